@@ -1,0 +1,91 @@
+package api
+
+// JobFile is what an agent hands to the executor of one job: everything it
+// needs, in one file of mode 0600 that the executor reads and removes first
+// thing. It never travels in an argument or an environment variable.
+type JobFile struct {
+	ServiceURL   string `json:"serviceURL"` // base URL as the job reaches it, without /api
+	JobID        string `json:"jobID"`
+	DeploymentID string `json:"deploymentID"`
+	JobToken     string `json:"jobToken"`
+	OIDCToken    string `json:"oidcToken,omitempty"`
+
+	Definition JobDefinition `json:"definition"`
+
+	// Env is what the agent's own configuration adds to every step; it wins
+	// over the definition's.
+	Env map[string]string `json:"env,omitempty"`
+	// Directory is where every step starts. Empty means the directory in which
+	// the executor was started.
+	Directory string `json:"directory,omitempty"`
+	// ReportPath is where the executor keeps its Report up to date.
+	ReportPath string `json:"reportPath"`
+
+	HeartbeatInterval Duration `json:"heartbeatInterval,omitempty"` // default 30s
+	Timeout           Duration `json:"timeout,omitempty"`           // the agent's own limit of the whole job; the smaller of this and the definition's counts
+	StepTimeout       Duration `json:"stepTimeout,omitempty"`       // the same for each step
+	ChangeGrace       Duration `json:"changeGrace,omitempty"`       // SIGINT to SIGTERM for operations that change things; default 10m
+	QuickGrace        Duration `json:"quickGrace,omitempty"`        // the same for the others; default 30s
+	DeliverTimeout    Duration `json:"deliverTimeout,omitempty"`    // how long to keep trying to deliver logs and status at the end; default 10m
+}
+
+// Report is the executor's own word about its job, kept in a file so that it
+// outlives the executor. An agent believes a job succeeded only when the report
+// says so: a container's exit code 0 alone proves nothing.
+type Report struct {
+	// Step is the index of the step that runs or ran last.
+	Step int `json:"step"`
+	// Status of that step, as the executor last knew it.
+	Status StepStatus `json:"status"`
+	// Delivered is true once the service has accepted every log line and status
+	// up to here.
+	Delivered bool `json:"delivered"`
+	// Outcome is empty until the executor is done.
+	Outcome Outcome `json:"outcome,omitempty"`
+	// Message says why, in one line without secrets, when Outcome is no success.
+	Message string `json:"message,omitempty"`
+}
+
+// Outcome is how a job ended, in the executor's words.
+type Outcome string
+
+// The outcomes of a job.
+const (
+	OutcomeSucceeded     Outcome = "succeeded"
+	OutcomeStepFailed    Outcome = "step-failed"
+	OutcomeBadDefinition Outcome = "bad-definition"
+	OutcomeCancelled     Outcome = "cancelled"
+	OutcomeTimedOut      Outcome = "timed-out"
+	OutcomeServiceLost   Outcome = "service-lost"
+)
+
+// Exit codes of "longshore-executor run". Any other code is a crash. They are
+// disjoint from those of the user's own commands, which are never passed on.
+const (
+	ExitSucceeded     = 0
+	ExitStepFailed    = 10
+	ExitBadDefinition = 11
+	ExitCancelled     = 12
+	ExitTimedOut      = 13
+	ExitServiceLost   = 14
+)
+
+// ExitCode returns the exit code that stands for o, and 1 for an outcome that
+// has none.
+func (o Outcome) ExitCode() int {
+	switch o {
+	case OutcomeSucceeded:
+		return ExitSucceeded
+	case OutcomeStepFailed:
+		return ExitStepFailed
+	case OutcomeBadDefinition:
+		return ExitBadDefinition
+	case OutcomeCancelled:
+		return ExitCancelled
+	case OutcomeTimedOut:
+		return ExitTimedOut
+	case OutcomeServiceLost:
+		return ExitServiceLost
+	}
+	return 1
+}

@@ -1,0 +1,124 @@
+// Package backend is the seam between a runner and the place where jobs live:
+// a Docker engine, a process on the agent's host, later a Kubernetes cluster.
+// It holds the contract; its children docker, process and fake implement it,
+// and backendtest is the suite that each of them passes.
+package backend
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/longshore-run/longshore/internal/api"
+)
+
+// Backend starts jobs. One Backend serves all slots of an agent, so every
+// method may be called concurrently.
+//
+// The order of calls for one job is Start, then Wait and Stop in any number and
+// at any time, then Remove. What must hold:
+//
+//   - Start either returns a live Workload or an error; after an error nothing
+//     of the job is left behind, whatever stage it had reached, and also when
+//     ctx ended halfway. Canceling ctx makes Start return promptly.
+//   - Canceling the ctx of Start after it returned has no effect on the job: a
+//     job outlives the agent that started it.
+//   - The executor is the workload's first process. It receives its job file by
+//     a way that shows in no process list, environment, or description of the
+//     workload, and nothing of the agent's own environment.
+//   - Two jobs cannot see each other's files.
+type Backend interface {
+	// Check reports whether a job could be started now. Its error says what is
+	// wrong and what to do about it. An agent polls only while Check is nil.
+	Check(ctx context.Context) error
+	// Start starts the job. It writes what it does, one line at a time and for
+	// the job's owner to read, to setup: these become the log of step 0.
+	Start(ctx context.Context, spec Spec, setup io.Writer) (Workload, error)
+}
+
+// Workload is one started job. Its methods may be called concurrently.
+type Workload interface {
+	// ID is a short name for logs and messages: a container id, a process id.
+	ID() string
+	// Wait blocks until the workload has ended and returns how. It may be
+	// called again and then answers the same. An error means that ctx ended, or
+	// that the backend could not find out (ErrGone when the workload
+	// disappeared without a trace).
+	Wait(ctx context.Context) (Exit, error)
+	// Stop asks the executor once, with SIGTERM, to cancel its job by the
+	// ladder, and kills everything in the workload when it has not ended after
+	// grace. It returns when the workload has ended. A second call joins the
+	// first and does not ask again. Stopping what has ended is no error.
+	Stop(ctx context.Context, grace time.Duration) error
+	// Remove frees everything the workload holds, killing it first if it still
+	// runs. It is idempotent.
+	Remove(ctx context.Context) error
+}
+
+// ErrGone is returned by Wait for a workload that was removed by somebody else.
+var ErrGone = errors.New("removed outside of the agent")
+
+// StartError is an error of Start that the job's owner can do something about,
+// such as an image that does not exist. Its text is for the job's log.
+type StartError struct {
+	Reason string // image, limits, executor: few values, for metrics
+	Err    error
+}
+
+// Error returns the text of the cause.
+func (e *StartError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Spec is one job to start.
+type Spec struct {
+	// Pool and Agent name who starts it; with the ids in Job they become the
+	// workload's labels.
+	Pool, Agent string
+	// Job is handed to the executor. The backend fills in Directory and
+	// ReportPath, which depend on where it puts things.
+	Job api.JobFile
+	// Image is what the job runs in, for backends that have images: a reference
+	// and perhaps credentials. Never empty.
+	Image api.DockerImage
+	// Limits bound what the job may use. Zero fields are unlimited.
+	Limits Limits
+	// Env is the environment of the executor itself. It holds no secrets: in
+	// some backends everybody on the host can read it.
+	Env map[string]string
+}
+
+// Limits bound the resources of one job.
+type Limits struct {
+	CPUs        float64 // cores
+	MemoryBytes int64
+	Pids        int64
+}
+
+// Exit is how a workload ended.
+type Exit struct {
+	// Code is the executor's exit code, or 128 plus the signal that killed it.
+	Code int
+	// OutOfMemory is set when the memory limit, or the host, killed a process
+	// of the workload, whatever Code says.
+	OutOfMemory bool
+	// Reason is the backend's own words for an end that Code does not explain,
+	// such as "killed by SIGKILL". May be empty.
+	Reason string
+	// Report is what the executor said last, nil when it said nothing readable.
+	Report *api.Report
+}
+
+// ExecutorSource returns the path, on the agent's host, of an executor binary
+// for linux on the given architecture ("amd64", "arm64").
+type ExecutorSource func(ctx context.Context, arch string) (string, error)
+
+// Labels on everything that an agent starts.
+const (
+	LabelPool       = "run.longshore.pool"
+	LabelJob        = "run.longshore.job"
+	LabelDeployment = "run.longshore.deployment"
+	LabelAgent      = "run.longshore.agent"
+)
