@@ -1,0 +1,51 @@
+package poll
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are the numbers of a Loop.
+type Metrics struct {
+	slots, busy prometheus.Gauge
+	lastSuccess prometheus.Gauge
+	panics      prometheus.Counter
+	polls       *prometheus.CounterVec
+}
+
+// NewMetrics makes the metrics and registers them with reg, which may be nil.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		slots: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "longshore_agent_slots",
+			Help: "Jobs this agent may run at the same time.",
+		}),
+		busy: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "longshore_agent_slots_busy",
+			Help: "Jobs this agent has in hand.",
+		}),
+		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "longshore_agent_poll_last_success_timestamp_seconds",
+			Help: "When the service last answered a poll, in unix seconds.",
+		}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "longshore_agent_slot_panics_total",
+			Help: "Jobs that crashed their slot. Every one of them is a bug.",
+		}),
+		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "longshore_agent_polls_total",
+			Help: "Polls by outcome: work, none, error, refused; unhealthy counts those not made because jobs could not be started.",
+		}, []string{"outcome"}),
+	}
+	for _, outcome := range []string{"work", "none", "error", "refused", "unhealthy"} {
+		m.polls.WithLabelValues(outcome)
+	}
+	if reg != nil {
+		reg.MustRegister(m.slots, m.busy, m.lastSuccess, m.panics, m.polls)
+	}
+	return m
+}
+
+func (m *Metrics) answered(outcome string) {
+	m.polls.WithLabelValues(outcome).Inc()
+	m.lastSuccess.SetToCurrentTime()
+}
