@@ -108,9 +108,6 @@ func New(o Options) *Service {
 
 var errTODO = errors.New("not there yet")
 
-// Store is where the control plane keeps its state.
-type Store interface{}
-
 // Sealer encrypts secrets at rest.
 type Sealer interface {
 	// Seal encrypts clear for the given context, the stack it belongs to.

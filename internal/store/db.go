@@ -1,0 +1,152 @@
+// Package store keeps the control plane's state in a database by database/sql.
+// Its SQL is one text for SQLite (modernc.org/sqlite, no cgo) and, later,
+// Postgres; the schema is in migrations, which are embedded, ordered and only
+// go forward. DB implements control.Store; package storetest says what that
+// means.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/longshore-run/longshore/internal/control"
+)
+
+// DB is an open database. One goroutine, the writer, owns the only connection
+// that writes; readers have a pool of their own and never wait for it.
+type DB struct {
+	now    func() time.Time
+	lock   *os.File
+	write  *sql.DB
+	read   *sql.DB
+	queue  chan *update
+	closed chan struct{}  // tells the writer to stop
+	writer sync.WaitGroup // the writer
+	close  sync.Once
+}
+
+var _ control.Store = (*DB)(nil)
+
+// Open opens the SQLite database at path, which is made with its directory when
+// it is not there, locks the directory for this process and applies the
+// migrations that are missing. now is the clock of all transactions. The
+// caller closes the DB.
+func Open(ctx context.Context, path string, now func() time.Time) (*DB, error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, notWritable(dir, err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{now: now, lock: lock, queue: make(chan *update, maxBatch), closed: make(chan struct{})}
+	if err := db.open(ctx, path); err != nil {
+		db.closeParts()
+		return nil, err
+	}
+	return db, nil
+}
+
+func (db *DB) open(ctx context.Context, path string) error {
+	// SQLite gives its side files the mode of the database, so it is made first.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return notWritable(filepath.Dir(path), err)
+	}
+	if err := f.Close(); err != nil {
+		return notWritable(filepath.Dir(path), err)
+	}
+	if db.write, err = sql.Open("sqlite", dsn(path, false)); err != nil {
+		return fmt.Errorf("open database %s: %w", path, err)
+	}
+	db.write.SetMaxOpenConns(1)
+	if db.read, err = sql.Open("sqlite", dsn(path, true)); err != nil {
+		return fmt.Errorf("open database %s: %w", path, err)
+	}
+	readers := max(4, runtime.GOMAXPROCS(0))
+	db.read.SetMaxOpenConns(readers)
+	db.read.SetMaxIdleConns(readers)
+	conn, err := db.write.Conn(ctx)
+	if err != nil {
+		return explain(path, err)
+	}
+	w := &writer{db: db, conn: conn, stmts: map[string]*sql.Stmt{}}
+	if err := migrate(ctx, w); err != nil {
+		w.close()
+		return explain(path, err)
+	}
+	db.writer.Go(w.run)
+	return nil
+}
+
+// Close waits for the transactions in hand, ends the connections and gives the
+// data directory free. Later calls have no effect.
+func (db *DB) Close() error {
+	var err error
+	db.close.Do(func() {
+		close(db.closed)
+		db.writer.Wait()
+		err = db.closeParts()
+	})
+	return err
+}
+
+func (db *DB) closeParts() error {
+	var errs []error
+	for _, pool := range []*sql.DB{db.read, db.write} {
+		if pool != nil {
+			errs = append(errs, pool.Close())
+		}
+	}
+	return errors.Join(append(errs, db.lock.Close())...)
+}
+
+// dsn returns the data source name of path. Pragmas belong here: executed as a
+// statement one would reach a single connection of the pool.
+func dsn(path string, readOnly bool) string {
+	q := url.Values{"_pragma": {
+		"busy_timeout(5000)",
+		"journal_mode(WAL)",
+		"synchronous(FULL)",
+		"foreign_keys(1)",
+		"wal_autocheckpoint(8192)",     // pages: 32 MiB, so that a flood of logs does not checkpoint all the time
+		"journal_size_limit(67108864)", // bytes the WAL shrinks to afterwards
+		"cache_size(-16384)",           // KiB
+	}}
+	if readOnly {
+		q.Add("_pragma", "query_only(1)")
+	}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+// explain turns the errors of opening that a person can do something about
+// into a message that says what.
+func explain(path string, err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return fmt.Errorf("open database %s: %w", path, err)
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fmt.Errorf("database %s is locked by another program: close it (an sqlite3 shell, a backup?) and start again", path)
+	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+		return fmt.Errorf("database %s is no database or is damaged: restore it from a backup, or move it away to start anew: %w", path, err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return fmt.Errorf("database %s is not writable for this user: change the owner of it and its directory: %w", path, err)
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("database %s: the disk is full", path)
+	}
+	return fmt.Errorf("open database %s: %w", path, err)
+}

@@ -1,0 +1,189 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/longshore-run/longshore/internal/control"
+)
+
+// tx is one transaction on one connection. It implements control.Tx.
+type tx struct {
+	ctx  context.Context // of the statements
+	conn *sql.Conn
+	now  time.Time
+	// prepare returns a statement to use and what to do with it afterwards.
+	prepare func(text string) (stmt *sql.Stmt, done func(), err error)
+}
+
+var _ control.Tx = (*tx)(nil)
+
+// begin starts the transaction that f runs in, commits it when f returns nil
+// and rolls it back otherwise. No other code begins a transaction.
+func begin(ctx context.Context, conn *sql.Conn, how string, f func() error) (err error) {
+	if _, err := conn.ExecContext(ctx, how); err != nil {
+		return err
+	}
+	committed := false
+	defer func() {
+		if committed {
+			return
+		}
+		if _, rollbackErr := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rollbackErr != nil && err == nil {
+			err = rollbackErr
+		}
+	}()
+	if err := f(); err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
+		return err
+	}
+	committed = true
+	return nil
+}
+
+// View runs f in a transaction that only reads.
+func (db *DB) View(ctx context.Context, f func(control.Tx) error) error {
+	conn, err := db.read.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	defer conn.Close()
+	return begin(ctx, conn, "BEGIN", func() error {
+		return f(&tx{ctx: ctx, conn: conn, now: db.now(), prepare: func(text string) (*sql.Stmt, func(), error) {
+			stmt, err := conn.PrepareContext(ctx, text)
+			if err != nil {
+				return nil, nil, err
+			}
+			return stmt, func() { stmt.Close() }, nil
+		}})
+	})
+}
+
+// Now returns the one time of the transaction.
+func (t *tx) Now() time.Time { return t.now }
+
+// stamp returns it as the database keeps it.
+func (t *tx) stamp() int64 { return t.now.UnixNano() }
+
+// nanos returns how the database keeps a time, at how a Go program does.
+func nanos(v time.Time) int64 {
+	if v.IsZero() {
+		return 0
+	}
+	return v.UnixNano()
+}
+
+func at(nanos int64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nanos).UTC()
+}
+
+// exec runs a statement that returns nothing.
+func (t *tx) exec(text string, args ...any) error {
+	_, err := t.affected(text, args...)
+	return err
+}
+
+// affected runs a statement and returns how many rows it changed.
+func (t *tx) affected(text string, args ...any) (int64, error) {
+	stmt, done, err := t.prepare(text)
+	if err != nil {
+		return 0, wrap(err)
+	}
+	defer done()
+	res, err := stmt.ExecContext(t.ctx, args...)
+	if err != nil {
+		return 0, wrap(err)
+	}
+	return res.RowsAffected()
+}
+
+// must runs a statement that has to change one row. Otherwise it fails with
+// missing.
+func (t *tx) must(missing error, text string, args ...any) error {
+	n, err := t.affected(text, args...)
+	if err == nil && n == 0 {
+		return missing
+	}
+	return err
+}
+
+// scan reads the columns of one row.
+type scan func(dest ...any) error
+
+// row runs a query for one row and returns what reads it.
+func (t *tx) row(text string, args ...any) scan {
+	return func(dest ...any) error {
+		stmt, done, err := t.prepare(text)
+		if err != nil {
+			return wrap(err)
+		}
+		defer done()
+		err = stmt.QueryRowContext(t.ctx, args...).Scan(dest...)
+		if errors.Is(err, sql.ErrNoRows) {
+			return control.ErrNotFound
+		}
+		return wrap(err)
+	}
+}
+
+// each runs a query and calls f for every row until f returns false.
+func (t *tx) each(f func(scan) (bool, error), text string, args ...any) error {
+	stmt, done, err := t.prepare(text)
+	if err != nil {
+		return wrap(err)
+	}
+	defer done()
+	rows, err := stmt.QueryContext(t.ctx, args...)
+	if err != nil {
+		return wrap(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		more, err := f(rows.Scan)
+		if err != nil || !more {
+			return err
+		}
+	}
+	return wrap(rows.Err())
+}
+
+// list runs a query and reads every row by read.
+func list[T any](t *tx, read func(scan) (T, error), text string, args ...any) ([]T, error) {
+	var all []T
+	err := t.each(func(s scan) (bool, error) {
+		v, err := read(s)
+		all = append(all, v)
+		return true, err
+	}, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// wrap gives a broken rule of uniqueness the name that control knows, and says
+// of everything else where it came from.
+func wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() {
+		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+			return fmt.Errorf("%w: %w", control.ErrConflict, err)
+		}
+	}
+	return fmt.Errorf("database: %w", err)
+}
