@@ -1,0 +1,64 @@
+package runner
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/longshore-run/longshore/internal/api"
+)
+
+// The outcomes of a job as an agent sees them: those of api.Outcome, and these.
+const (
+	outcomeBadDefinition = string(api.OutcomeBadDefinition)
+	outcomeCancelled     = string(api.OutcomeCancelled)
+	outcomeTimedOut      = string(api.OutcomeTimedOut)
+	outcomeCrashed       = "executor-crashed"
+	outcomeOutOfMemory   = "out-of-memory"
+	outcomeRemoved       = "removed"
+	outcomeStartFailed   = "start-failed"
+	outcomeNotOurs       = "not-ours" // the service had ended it before it began
+	outcomeDuplicate     = "duplicate"
+	outcomeInternalError = "internal-error"
+)
+
+// Metrics are the numbers of a Runner.
+type Metrics struct {
+	jobs       *prometheus.CounterVec
+	jobSeconds prometheus.Histogram
+	setup      prometheus.Histogram
+	unremoved  prometheus.Counter
+}
+
+// NewMetrics makes the metrics and registers them with reg, which may be nil.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "longshore_agent_jobs_total",
+			Help: "Jobs that ended, by outcome.",
+		}, []string{"outcome"}),
+		jobSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "longshore_agent_job_seconds",
+			Help:    "From the claim of a job to its removal.",
+			Buckets: []float64{1, 5, 15, 60, 300, 900, 1800, 3600, 7200},
+		}),
+		setup: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "longshore_agent_setup_seconds",
+			Help:    "From the claim of a job to its started executor.",
+			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 15, 60, 300},
+		}),
+		unremoved: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "longshore_agent_removals_failed_total",
+			Help: "Jobs of which something was left behind, because it could not be removed.",
+		}),
+	}
+	for _, o := range []string{
+		string(api.OutcomeSucceeded), string(api.OutcomeStepFailed), outcomeBadDefinition, outcomeCancelled,
+		outcomeTimedOut, string(api.OutcomeServiceLost), outcomeCrashed, outcomeOutOfMemory, outcomeRemoved,
+		outcomeStartFailed, outcomeNotOurs, outcomeDuplicate, outcomeInternalError,
+	} {
+		m.jobs.WithLabelValues(o)
+	}
+	if reg != nil {
+		reg.MustRegister(m.jobs, m.jobSeconds, m.setup, m.unremoved)
+	}
+	return m
+}
