@@ -1,16 +1,18 @@
 // Package gitsrc puts the source of a deployment into a directory: one commit
 // of a git repository, with a normal .git beside it, so that whatever looks for
 // git.head later finds it. It is not a general git client: it never pushes, and
-// it never learns from or writes to the git configuration of the machine.
+// fetches no submodules and no LFS objects.
 //
-// Checkout is the whole of it. Credentials reach it in Request.Auth alone and
-// stay in memory: they are in no file, no remote URL, no argument, no message.
+// Checkout is the whole of it. Credentials reach it in Request.Auth alone (or in
+// the URL, out of which they are taken) and stay in memory: they are in no file,
+// no remote URL, no argument, no message.
 package gitsrc
 
 import (
 	"context"
-	"errors"
 	"io"
+	"net/http"
+	"os"
 	"time"
 )
 
@@ -62,10 +64,66 @@ type Result struct {
 	Subject string    // the first line of the commit's message, shortened
 }
 
+const (
+	dialTimeout  = 30 * time.Second
+	stallTimeout = 60 * time.Second
+	retries      = 3 // attempts after the first, for faults of the network
+	firstWait    = time.Second
+)
+
+// checkout is one Checkout under way.
+type checkout struct {
+	req       Request
+	at        location
+	cred      Auth
+	mask      func(string) string
+	progress  *progress
+	transport http.RoundTripper
+	bearer    bool // the server wants the token as a bearer token
+	refused   bool // the server refused to send the commit by itself
+	stall     time.Duration
+	firstWait time.Duration
+}
+
 // Checkout fetches one commit, without its history and without tags where the
 // server allows that, and puts its files into r.Dir. It returns soon after ctx
-// ends. The text of its errors is for the user: what was tried, what the other
-// side said, what to check; no credential is in it.
+// ends. The text of its errors, of type *Error, is for the user: what was tried,
+// what the other side said, what to check; no credential is in it.
 func Checkout(ctx context.Context, r Request) (Result, error) {
-	return Result{}, errors.New("not implemented")
+	return start(ctx, r, stallTimeout, firstWait)
+}
+
+func start(ctx context.Context, r Request, stall, firstWait time.Duration) (Result, error) {
+	at, err := parseLocation(r.URL)
+	if err != nil {
+		return Result{}, err
+	}
+	if r.KnownHosts == nil {
+		r.KnownHosts = DefaultKnownHosts(os.Getenv)
+	}
+	c := &checkout{req: r, at: at, cred: at.credentials(r.Auth), transport: newTransport(), stall: stall, firstWait: firstWait}
+	mask := newMask(at, c.cred)
+	if r.Auth.Token != c.cred.Token || r.Auth.Password != c.cred.Password {
+		inner, given := mask, newMask(at, r.Auth) // given, but of no use for this URL: hide it all the same
+		mask = func(s string) string { return given(inner(s)) }
+	}
+	c.mask = mask
+	c.progress = &progress{out: r.Progress, mask: mask, every: time.Second}
+	result, err := c.run(ctx)
+	if err != nil {
+		return Result{}, c.explain(ctx, err)
+	}
+	return result, nil
+}
+
+// tried says what was tried, for error messages.
+func (c *checkout) tried() string {
+	what := "get " + c.at.String()
+	switch {
+	case c.req.Commit != "":
+		what += ", commit " + c.req.Commit
+	case c.req.Branch != "":
+		what += ", branch " + c.req.Branch
+	}
+	return what
 }

@@ -1,0 +1,319 @@
+package gitsrc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/config"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+)
+
+// run validates, tries, and tries again after faults of the network.
+func (c *checkout) run(ctx context.Context) (Result, error) {
+	if err := checkRef(c.req.Branch, c.req.Commit); err != nil {
+		return Result{}, err
+	}
+	if _, err := cleanRepoDir(c.req.RepoDir); err != nil {
+		return Result{}, err
+	}
+	undo, err := prepareDir(c.req.Dir)
+	if err != nil {
+		return Result{}, err
+	}
+	c.progress.line("getting %s", strings.TrimPrefix(c.tried(), "get "))
+	if c.at.scheme == "http" && c.cred.Password != "" && !isLoopback(c.at.host) {
+		c.progress.line("warning: credentials go to %s over http, which is not encrypted", c.at.host)
+	}
+	result, err := c.retry(ctx)
+	if err != nil {
+		if undoErr := undo(); undoErr != nil {
+			c.progress.line("note: the work directory could not be cleaned up: %v", undoErr)
+		}
+		return Result{}, err
+	}
+	return result, nil
+}
+
+func (c *checkout) retry(ctx context.Context) (Result, error) {
+	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(c.firstWait), backoff.WithMultiplier(2), backoff.WithMaxElapsedTime(0))
+	again := false
+	attempt := func() (Result, error) {
+		result, err := c.once(ctx)
+		var (
+			remote *remoteError
+			answer *httpError
+		)
+		switch {
+		case err == nil:
+			return result, nil
+		case ctx.Err() != nil:
+			return Result{}, backoff.Permanent(err)
+		case errors.As(err, &answer) && answer.bearer && !c.bearer && c.cred.Token != "":
+			c.bearer = true
+			result, err = c.once(ctx)
+		case errors.As(err, &remote) && remote.inPack && !again:
+			// The server refuses a commit that it does not want to give out by
+			// itself; or a branch moved between the list of refs and the
+			// request for its commit, which is then no longer the server's.
+			again = true
+			result, err = c.once(ctx)
+		}
+		if err != nil && (!retryable(err) || ctx.Err() != nil) {
+			return Result{}, backoff.Permanent(err)
+		}
+		return result, err
+	}
+	left := retries + 1
+	notify := func(err error, wait time.Duration) {
+		left--
+		c.progress.line("%s; trying again in %s (%d left)", c.explain(ctx, err).What, wait.Round(time.Millisecond), left)
+	}
+	return backoff.RetryNotifyWithData(attempt, backoff.WithContext(backoff.WithMaxRetries(policy, retries), ctx), notify)
+}
+
+// once is one attempt. It begins and, when it fails, ends with an empty
+// directory.
+func (c *checkout) once(ctx context.Context) (result Result, err error) {
+	ctx, dog := watch(ctx, c.stall)
+	defer dog.stop()
+	defer func() {
+		if err == nil {
+			return
+		}
+		if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
+			err = errors.Join(errStalled, err)
+		}
+		err = errors.Join(err, emptyDir(c.req.Dir))
+	}()
+	s, err := c.open(ctx, dog.touch)
+	if err != nil {
+		return Result{}, err
+	}
+	defer s.Close()
+	refs, err := s.refs(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	t, err := resolve(refs, c.req.Branch, c.req.Commit)
+	if err != nil {
+		return Result{}, err
+	}
+	if c.refused {
+		t = target{wide: true}
+	}
+	repo, err := c.initialise(ctx, t)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := c.fetch(ctx, s, refs, t, repo, dog); err != nil {
+		return Result{}, err
+	}
+	dog.rest()
+	return c.place(repo, t)
+}
+
+// initialise makes the repository, with a remote that holds no credentials.
+func (c *checkout) initialise(ctx context.Context, t target) (*git.Repository, error) {
+	dir, err := filepath.Abs(c.req.Dir)
+	if err != nil {
+		return nil, err
+	}
+	tree := boundFS{osfs.New(dir, osfs.WithBoundOS()), ctx} // links as they are, and none followed out of dir
+	dotGit, err := tree.Chroot(git.GitDirName)
+	if err != nil {
+		return nil, err
+	}
+	first, track := plumbing.Main, "refs/heads/*"
+	if t.ref.IsBranch() {
+		first, track = t.ref, t.ref.String()
+	}
+	repo, err := git.InitWithOptions(filesystem.NewStorage(dotGit, cache.NewObjectLRUDefault()), tree, git.InitOptions{DefaultBranch: first})
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := repo.Config()
+	if err != nil {
+		return nil, err
+	}
+	spec := "+" + track + ":" + strings.Replace(track, "refs/heads/", "refs/remotes/origin/", 1)
+	cfg.Remotes["origin"] = &config.RemoteConfig{Name: "origin", URLs: []string{c.at.String()}, Fetch: []config.RefSpec{config.RefSpec(spec)}}
+	if t.ref.IsBranch() {
+		cfg.Branches[t.ref.Short()] = &config.Branch{Name: t.ref.Short(), Remote: "origin", Merge: t.ref}
+	}
+	return repo, repo.SetConfig(cfg)
+}
+
+// fetch brings the objects over.
+func (c *checkout) fetch(ctx context.Context, s session, refs *packp.AdvRefs, t target, repo *git.Repository, dog *watchdog) error {
+	req := packRequest(refs, t)
+	if t.wide {
+		c.progress.line("the server does not give out commit %s by itself; fetching all branches and tags", c.req.Commit)
+	}
+	response, err := s.pack(ctx, req)
+	var remote *remoteError
+	if errors.As(err, &remote) {
+		c.refused = c.req.Commit != "" && !refs.Capabilities.Supports(capability.AllowReachableSHA1InWant)
+		return &remoteError{said: remote.said, inPack: true}
+	}
+	if err != nil {
+		return err
+	}
+	defer response.Close()
+	if len(response.Shallows) > 0 {
+		if err := repo.Storer.SetShallow(response.Shallows); err != nil {
+			return err
+		}
+	}
+	var pack io.Reader = response
+	if req.Capabilities.Supports(capability.Sideband64k) || req.Capabilities.Supports(capability.Sideband) {
+		pack = &sideband{packets: pktline.NewScanner(response), progress: c.progress}
+	}
+	in := &packReader{from: pack, progress: c.progress, done: dog.rest}
+	if err := packfile.UpdateObjectStorage(repo.Storer, in); err != nil {
+		return errors.Join(in.err, err)
+	}
+	return nil
+}
+
+func packRequest(refs *packp.AdvRefs, t target) *packp.UploadPackRequest {
+	caps := refs.Capabilities
+	for _, not := range []capability.Capability{capability.MultiACK, capability.MultiACKDetailed, capability.ThinPack} {
+		caps.Delete(not)
+	}
+	req := packp.NewUploadPackRequestFromCapabilities(caps)
+	if !t.wide {
+		req.Wants = []plumbing.Hash{t.want}
+		if caps.Supports(capability.Shallow) {
+			_ = req.Capabilities.Set(capability.Shallow)
+			req.Depth = packp.DepthCommits(1)
+		}
+		return req
+	}
+	wants := map[plumbing.Hash]bool{}
+	for name, hash := range refs.References {
+		if strings.HasPrefix(name, "refs/heads/") || strings.HasPrefix(name, "refs/tags/") {
+			wants[hash] = true
+		}
+	}
+	req.Wants = slices.SortedFunc(maps.Keys(wants), func(a, b plumbing.Hash) int { return strings.Compare(a.String(), b.String()) })
+	return req
+}
+
+// packReader counts what comes, and keeps the error that ended it: go-git wraps
+// it in ways that lose its type.
+type packReader struct {
+	from     io.Reader
+	progress *progress
+	done     func()
+	err      error
+}
+
+func (r *packReader) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	r.progress.received(n)
+	if err != nil {
+		r.done()
+		if !errors.Is(err, io.EOF) {
+			r.err = err
+		}
+	}
+	return n, err
+}
+
+// place sets HEAD, writes the files and says what they are.
+func (c *checkout) place(repo *git.Repository, t target) (Result, error) {
+	commit, err := c.commit(repo, t)
+	if err != nil {
+		return Result{}, err
+	}
+	head := plumbing.NewHashReference(plumbing.HEAD, commit.Hash)
+	var set []*plumbing.Reference
+	switch {
+	case t.ref.IsBranch():
+		head = plumbing.NewSymbolicReference(plumbing.HEAD, t.ref)
+		set = append(set, plumbing.NewHashReference(t.ref, commit.Hash),
+			plumbing.NewHashReference(plumbing.NewRemoteReferenceName("origin", t.ref.Short()), commit.Hash))
+	case t.ref != "":
+		set = append(set, plumbing.NewHashReference(t.ref, t.want))
+	}
+	for _, ref := range append(set, head) {
+		if err := repo.Storer.SetReference(ref); err != nil {
+			return Result{}, err
+		}
+	}
+	tree, err := repo.Worktree()
+	if err != nil {
+		return Result{}, err
+	}
+	if err := tree.Reset(&git.ResetOptions{Mode: git.MergeReset, Commit: commit.Hash}); err != nil {
+		return Result{}, fmt.Errorf("write the files: %w", err)
+	}
+	if err := checkRepoDir(c.req.Dir, c.req.RepoDir); err != nil {
+		return Result{}, err
+	}
+	if _, err := os.Lstat(filepath.Join(c.req.Dir, ".gitmodules")); err == nil {
+		c.progress.line("note: the repository has submodules; they are not fetched")
+	}
+	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
+	if runes := []rune(subject); len(runes) > 72 {
+		subject = string(runes[:72]) + "..."
+	}
+	return Result{Commit: commit.Hash.String(), Ref: t.ref.String(), Author: commit.Author.Name, When: commit.Committer.When, Subject: subject}, nil
+}
+
+// commit finds the commit to check out among the objects that came.
+func (c *checkout) commit(repo *git.Repository, t target) (*object.Commit, error) {
+	if !t.wide {
+		commit, err := repo.CommitObject(t.commit)
+		if errors.Is(err, plumbing.ErrObjectNotFound) {
+			return nil, problem(KindRefUnknown, fmt.Sprintf("%s is not a commit", t.commit), "Name a commit, a branch or a tag of a commit.")
+		}
+		return commit, err
+	}
+	prefix := strings.ToLower(c.req.Commit)
+	all, err := repo.CommitObjects()
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	var found []*object.Commit
+	err = all.ForEach(func(o *object.Commit) error {
+		if strings.HasPrefix(o.Hash.String(), prefix) {
+			found = append(found, o)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, problem(KindRefUnknown, "no branch and no tag of the repository reaches commit "+c.req.Commit, "Check the hash, and that the commit was pushed and its branch not deleted or rewritten.")
+	case len(found) > 1:
+		return nil, problem(KindRefUnknown, fmt.Sprintf("%d commits begin with %s", len(found), c.req.Commit), "Give more digits.")
+	}
+	return found[0], nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,196 @@
+package gitsrc_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/longshore-run/longshore/internal/gitsrc"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestRefs: every way to name a commit gives exactly that commit, with a .git
+// that git itself takes for a normal one.
+func TestRefs(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	url := serve(t, o.backend()) + "/repo.git"
+	for name, tc := range map[string]struct {
+		branch, commit string
+		want, ref      string
+		head           string // what git symbolic-ref says; empty for detached
+		one            bool   // exactly one commit is there
+	}{
+		"a branch":                              {branch: "main", want: o.main, ref: "refs/heads/main", head: "refs/heads/main", one: true},
+		"a full branch name":                    {branch: "refs/heads/main", want: o.main, ref: "refs/heads/main", head: "refs/heads/main", one: true},
+		"a branch with a slash":                 {branch: "feature/dev", want: o.dev, ref: "refs/heads/feature/dev", head: "refs/heads/feature/dev", one: true},
+		"neither: the remote's HEAD":            {want: o.main, ref: "refs/heads/main", head: "refs/heads/main", one: true},
+		"an annotated tag":                      {branch: "v1", want: o.main, ref: "refs/tags/v1", one: true},
+		"a full tag name":                       {branch: "refs/tags/light", want: o.main, ref: "refs/tags/light", one: true},
+		"a commit at a tip":                     {commit: o.dev, want: o.dev, one: true},
+		"an upper-case commit":                  {commit: strings.ToUpper(o.dev), want: o.dev, one: true},
+		"a commit inside, by a wider fetch":     {commit: o.first, want: o.first},
+		"a short commit":                        {commit: o.main[:10], want: o.main},
+		"a short commit inside, by wider fetch": {commit: o.first[:10], want: o.first},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "a", "src")
+			got, lines, err := checkout(t, gitsrc.Request{URL: url, Branch: tc.branch, Commit: tc.commit, Dir: dir})
+			if err != nil {
+				t.Fatalf("Checkout: %v\n%s", err, lines)
+			}
+			if got.Commit != tc.want || got.Ref != tc.ref || got.Author != "Ann Author" || got.Subject == "" || got.When.IsZero() {
+				t.Errorf("Checkout() = %+v, want commit %s of %q", got, tc.want, tc.ref)
+			}
+			if head := o.git(t, dir, "rev-parse", "HEAD"); head != tc.want {
+				t.Errorf("git rev-parse HEAD = %s, want %s", head, tc.want)
+			}
+			if status := o.git(t, dir, "status", "--porcelain"); status != "" {
+				t.Errorf("git status is not clean: %s", status)
+			}
+			symbolic, _ := os.ReadFile(filepath.Join(dir, ".git", "HEAD"))
+			if want := "ref: " + tc.head; tc.head != "" && strings.TrimSpace(string(symbolic)) != want {
+				t.Errorf("HEAD = %q, want %q", symbolic, want)
+			} else if tc.head == "" && strings.HasPrefix(string(symbolic), "ref:") {
+				t.Errorf("HEAD = %q, want it detached", symbolic)
+			}
+			if n := o.git(t, dir, "rev-list", "--all", "--count"); tc.one && tc.head != "" && n != "1" {
+				t.Errorf("%s commits were fetched, want 1", n)
+			}
+			if remote := o.git(t, dir, "remote", "get-url", "origin"); remote != url {
+				t.Errorf("origin = %s, want %s", remote, url)
+			}
+			o.git(t, dir, "fsck", "--strict")
+		})
+	}
+}
+
+// TestFiles: modes and links come out as git writes them.
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	dir := t.TempDir() // there already, and empty
+	_, _, err := checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/repo.git", Branch: "main", Dir: dir, RepoDir: "infra/prod"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(filepath.Join(dir, "README.md")); string(b) != "second\n" {
+		t.Errorf("README.md = %q", b)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "run.sh")); err != nil || info.Mode()&0o111 == 0 {
+		t.Errorf("run.sh is not executable: %v, %v", info, err)
+	}
+	for name, want := range map[string]string{"outside": "/etc", "up": "../..", "inside": "infra/prod", "dangling": "nowhere"} {
+		if to, err := os.Readlink(filepath.Join(dir, name)); err != nil || to != want {
+			t.Errorf("link %s leads to %q (%v), want %q", name, to, err, want)
+		}
+	}
+}
+
+// TestServersThatGiveOutAnyCommit: no wider fetch where none is needed.
+func TestServersThatGiveOutAnyCommit(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	o.git(t, o.dir, "config", "uploadpack.allowAnySHA1InWant", "true")
+	url := serve(t, o.backend()) + "/repo.git"
+	dir := filepath.Join(t.TempDir(), "src")
+	got, lines, err := checkout(t, gitsrc.Request{URL: url, Commit: o.first, Dir: dir})
+	if err != nil || got.Commit != o.first {
+		t.Fatalf("Checkout() = %+v, %v", got, err)
+	}
+	if strings.Contains(lines, "fetching all") {
+		t.Errorf("a wider fetch was made: %s", lines)
+	}
+	if n := o.git(t, dir, "rev-list", "HEAD", "--count"); n != "1" {
+		t.Errorf("%s commits were fetched, want 1", n)
+	}
+	_, _, err = checkout(t, gitsrc.Request{URL: url, Commit: strings.Repeat("ab", 20)})
+	wantKind(t, err, gitsrc.KindRefUnknown, "not our ref")
+}
+
+// TestServerRefusesAnUnadvertisedCommit: a server that gives out tips only gets
+// a wider fetch after it has refused.
+func TestServerRefusesAnUnadvertisedCommit(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	o.git(t, o.dir, "config", "uploadpack.allowTipSHA1InWant", "true")
+	got, lines, err := checkout(t, gitsrc.Request{URL: newDaemon(t, o), Commit: o.first})
+	if err != nil || got.Commit != o.first {
+		t.Fatalf("Checkout() = %+v, %v", got, err)
+	}
+	if !strings.Contains(lines, "fetching all branches") {
+		t.Errorf("lines do not speak of the wider fetch: %s", lines)
+	}
+}
+
+func TestGitDaemon(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	url := newDaemon(t, o)
+	got, _, err := checkout(t, gitsrc.Request{URL: url, Branch: "v1"})
+	if err != nil || got.Commit != o.main {
+		t.Fatalf("Checkout() = %+v, %v", got, err)
+	}
+	_, _, err = checkout(t, gitsrc.Request{URL: strings.Replace(url, "repo.git", "other.git", 1)})
+	wantKind(t, err, gitsrc.KindNotFound, "access denied")
+}
+
+// TestRepoDir: the project's folder is below the root of the repository.
+func TestRepoDir(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	url := serve(t, o.backend()) + "/repo.git"
+	for name, tc := range map[string]struct {
+		dir, want string // want is in the error; empty for none
+	}{
+		"a folder":                       {"infra/prod", ""},
+		"with ./ and a slash at the end": {"./infra/prod/", ""},
+		"the root":                       {".", ""},
+		"a link inside":                  {"inside", ""},
+		"dots inside":                    {"infra/../infra/prod", ""},
+		"missing":                        {"infra/test", "Pulumi.yaml is in: infra/prod"},
+		"a file":                         {"README.md", "is a file"},
+		"a dangling link":                {"dangling", "has no folder"},
+		"above":                          {"../x", "leaves the repository"},
+		"above, hidden":                  {"infra/../../x", "leaves the repository"},
+		"absolute":                       {"/infra", "is absolute"},
+		"a link to an absolute path":     {"outside", "leads out of the repository"},
+		"a link above":                   {"up", "leads out of the repository"},
+		"git's own":                      {".git/hooks", "git's own directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "src")
+			_, _, err := checkout(t, gitsrc.Request{URL: url, Branch: "main", RepoDir: tc.dir, Dir: dir})
+			if tc.want == "" {
+				if err != nil {
+					t.Errorf("Checkout: %v", err)
+				}
+				return
+			}
+			wantKind(t, err, gitsrc.KindPath, tc.want)
+			if _, err := os.Lstat(dir); !os.IsNotExist(err) {
+				t.Errorf("%s was left behind: %v", dir, err)
+			}
+		})
+	}
+}
+
+// TestDirIsLeftAlone: what is in the work directory is never touched.
+func TestDirIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "mine.txt", "mine")
+	_, _, err := checkout(t, gitsrc.Request{URL: "https://127.0.0.1:1/x/y", Dir: dir})
+	wantKind(t, err, gitsrc.KindDir, "is not empty")
+	if _, err := os.Stat(filepath.Join(dir, "mine.txt")); err != nil {
+		t.Error(err)
+	}
+	file := filepath.Join(dir, "mine.txt")
+	_, _, err = checkout(t, gitsrc.Request{URL: "https://127.0.0.1:1/x/y", Dir: file})
+	wantKind(t, err, gitsrc.KindDir, "cannot be used")
+}
