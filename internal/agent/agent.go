@@ -9,22 +9,32 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/longshore-run/longshore/internal/api/client"
+	"github.com/longshore-run/longshore/internal/poll"
+	"github.com/longshore-run/longshore/internal/runner"
+	"github.com/longshore-run/longshore/internal/telemetry"
 )
 
-// ErrRefused is returned by Run when the service refuses the pool token, after
-// the jobs in hand have finished.
-var ErrRefused = errors.New("the service refuses the pool token")
+// ErrRefused is wrapped by the error of Run when the service refuses the pool
+// token. The jobs in hand have finished by then.
+var ErrRefused = poll.ErrRefused
 
 // Agent claims deployments from one service and runs them on one backend.
 type Agent struct {
-	config Config
-	deps   Deps
+	loop   *poll.Loop
+	health *telemetry.Health
+	log    *zap.Logger
 }
 
-// New puts an agent together. It contacts nobody; its errors are mistakes of
-// the configuration, all of them at once.
+// New puts an agent together. It makes the working directory and contacts
+// nobody; its errors are mistakes of the configuration, all of them at once.
 func New(config Config, deps Deps) (*Agent, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
@@ -33,23 +43,123 @@ func New(config Config, deps Deps) (*Agent, error) {
 	if err != nil {
 		hostname = "unknown"
 	}
-	if deps.Log == nil {
-		deps.Log = zap.NewNop()
+	config = config.withDefaults(hostname)
+	deps = deps.withDefaults()
+	if err := makeDirectory(config.WorkingDirectory); err != nil {
+		return nil, err
 	}
-	if err := os.MkdirAll(config.WorkingDirectory, 0o700); err != nil {
-		return nil, fmt.Errorf("working directory: %w", err)
+	api, err := client.New(client.Options{
+		BaseURL:        config.ServiceURL,
+		UserAgent:      fmt.Sprintf("longshore-agent/%s (%s/%s; %s; %d)", deps.Version, runtime.GOOS, runtime.GOARCH, hostname, os.Getpid()),
+		RequestTimeout: config.RequestTimeout,
+		Retries:        config.RequestRetries,
+		RetryWait:      config.RequestRetryWait,
+		RetryMaxWait:   config.RequestRetryMaxWait,
+		Breaker:        client.Breaker{Failures: config.BreakerFailures, Open: config.BreakerTimeout},
+		Observer:       newRequestMetrics(deps.Registerer),
+		Log:            deps.Log,
+	})
+	if err != nil {
+		return nil, err
 	}
-	return &Agent{config: config.withDefaults(hostname), deps: deps}, nil
+	pool := api.Pool(config.Token)
+	place := config.Backend
+	if place == nil {
+		if place, err = newBackend(&config, deps, pool); err != nil {
+			return nil, err
+		}
+	}
+	jobs := runner.New(runner.Options{
+		Backend:        place,
+		Pool:           pool,
+		NewJob:         func(id, token string) runner.Job { return api.Job(id, token) },
+		AgentName:      config.Name,
+		PoolName:       config.Pool,
+		ServiceURL:     config.JobServiceURL,
+		SpoolDirectory: filepath.Join(config.WorkingDirectory, "spool"),
+		DefaultImage:   config.DefaultImage,
+		OverrideImage:  config.OverrideImage,
+		Env:            config.Env,
+		Limits:         config.Limits,
+		KeepFailed:     config.KeepFailed,
+		StatusInterval: config.JobStatusInterval,
+		Heartbeat:      config.HeartbeatInterval,
+		JobTimeout:     config.JobTimeout,
+		StepTimeout:    config.StepTimeout,
+		ChangeGrace:    config.ChangeGrace,
+		QuickGrace:     config.QuickGrace,
+		Active:         deps.Health.Active,
+		Log:            deps.Log,
+		Metrics:        runner.NewMetrics(deps.Registerer),
+	})
+	loop := poll.New(poll.Options{
+		Source:           source{pool, deps.Health},
+		Handler:          jobs,
+		Slots:            config.Concurrency,
+		Check:            checked(place.Check, deps.Health),
+		Wait:             config.PollWait,
+		Interval:         config.PollingInterval,
+		IgnoreRetryAfter: config.PollingIntervalOverride,
+		ErrorMaxWait:     config.RequestRetryMaxWait,
+		Once:             config.SingleRun,
+		Log:              deps.Log,
+		Metrics:          poll.NewMetrics(deps.Registerer),
+	})
+	return &Agent{loop: loop, health: deps.Health, log: deps.Log}, nil
 }
 
 // Run claims deployments and runs them until drain is closed (claim no more,
 // finish what is in hand) or ctx is cancelled (end what is in hand by the
-// ladder of signals, and still report it). It returns nil after both, ErrRefused
-// when the pool token is refused. Call it once.
+// ladder of signals, and still report it). It returns nil after both, and an
+// error that wraps ErrRefused when the pool token is refused. Call it once.
+//
+// A drain does not cut the poll that the service is holding at that moment,
+// because it may be a claim already: it takes up to Config.PollWait until an
+// idle agent has drained.
 func (a *Agent) Run(ctx context.Context, drain <-chan struct{}) error {
-	select {
-	case <-drain:
-	case <-ctx.Done():
+	ended := make(chan struct{})
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	defer close(ended)
+	watcher.Go(func() {
+		select {
+		case <-drain:
+			a.health.Set("agent", errors.New("draining: claims no more deployments"))
+			a.log.Info("draining: no new polls; waiting for the one that is held and for the jobs in hand")
+		case <-ctx.Done():
+			a.health.Set("agent", errors.New("stopping"))
+			a.log.Info("stopping: jobs in hand are cancelled")
+		case <-ended:
+		}
+	})
+	return a.loop.Run(ctx, drain)
+}
+
+func (d Deps) withDefaults() Deps {
+	if d.Log == nil {
+		d.Log = zap.NewNop()
 	}
-	return nil
+	if d.Health == nil {
+		d.Health = telemetry.NewHealth(0)
+	}
+	if d.Registerer == nil {
+		d.Registerer = prometheus.NewRegistry()
+	}
+	if d.Version == "" {
+		d.Version = "unknown"
+	}
+	return d
+}
+
+// makeDirectory makes the working directory, for this user alone.
+func makeDirectory(dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		var probe *os.File
+		if probe, err = os.CreateTemp(dir, ".probe-*"); err == nil {
+			probe.Close()
+			return os.Remove(probe.Name())
+		}
+	}
+	return fmt.Errorf("working directory: %w: choose one that this user may write to with --working-directory", err)
 }

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/telemetry"
 )
 
 // The targets an agent can run jobs on, for Config.Target.
@@ -103,6 +104,7 @@ type ProcessConfig struct {
 // Deps are what an agent shares with the program around it. All may be zero.
 type Deps struct {
 	Log        *zap.Logger
+	Health     *telemetry.Health     // told of activity and of what is wrong
 	Registerer prometheus.Registerer // nil: the metrics are registered nowhere
 	Version    string                // of this program, for the User-Agent and the executor
 }

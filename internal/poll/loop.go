@@ -83,10 +83,8 @@ func (l *Loop) Run(ctx context.Context, drain <-chan struct{}) error {
 		case errors.Is(err, errDone):
 			return nil // once the work is done
 		case err != nil:
-			l.o.Observe(err)
 			return err
 		case claimCtx.Err() != nil:
-			l.o.Observe(context.Cause(claimCtx))
 			return nil
 		case wait > 0:
 			sleep(claimCtx, wait)
@@ -112,7 +110,6 @@ func (l *Loop) claim(ctx, claimCtx context.Context) (wait time.Duration, err err
 		if claimCtx.Err() == nil {
 			l.o.Log.Warn("not polling: jobs cannot be started here", zap.Error(err))
 			l.o.Metrics.polls.WithLabelValues("unhealthy").Inc()
-			l.o.Observe(err)
 		}
 		return jitter(l.o.CheckInterval, 0.1), nil
 	}
@@ -126,7 +123,6 @@ func (l *Loop) claim(ctx, claimCtx context.Context) (wait time.Duration, err err
 	if answer.Work != nil { // even next to an error: what is claimed must run
 		l.backoff.Reset()
 		l.o.Metrics.answered("work")
-		l.o.Observe(nil)
 		handed = true
 		l.hand(ctx, *answer.Work)
 		if l.o.Once {
@@ -139,7 +135,6 @@ func (l *Loop) claim(ctx, claimCtx context.Context) (wait time.Duration, err err
 	}
 	l.backoff.Reset()
 	l.o.Metrics.answered("none")
-	l.o.Observe(nil)
 	return l.pause(answer, time.Since(asked)), nil
 }
 
@@ -176,7 +171,6 @@ func (l *Loop) afterError(ctx context.Context, answer Answer, err error) (time.D
 	}
 	l.o.Metrics.polls.WithLabelValues("error").Inc()
 	l.o.Log.Warn("poll did not succeed", zap.Error(err), zap.Duration("retry_in", wait))
-	l.o.Observe(err)
 	return wait, nil
 }
 

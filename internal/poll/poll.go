@@ -76,9 +76,6 @@ type Options struct {
 
 	Log     *zap.Logger
 	Metrics *Metrics
-	// Observe is told of every change of what the loop waits for: nil when it
-	// polls, or why it does not. It is called from the loop's goroutine.
-	Observe func(err error)
 }
 
 // Bounds of an obeyed Retry-After: a service that asks for nothing or for a
@@ -106,9 +103,6 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
-	}
-	if o.Observe == nil {
-		o.Observe = func(error) {}
 	}
 	return o
 }

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/longshore-run/longshore/internal/api/client"
+	"github.com/longshore-run/longshore/internal/poll"
+	"github.com/longshore-run/longshore/internal/telemetry"
+)
+
+// source lets the claim loop poll with the client.
+type source struct {
+	pool   *client.Pool
+	health *telemetry.Health
+}
+
+// Claim makes one poll and notes in the health what came of it.
+func (s source) Claim(ctx context.Context, wait time.Duration) (poll.Answer, error) {
+	result, err := s.pool.Poll(ctx, wait)
+	switch {
+	case err == nil:
+		s.health.Active()
+		s.health.Set("service", nil)
+	case client.Refused(err):
+		err = fmt.Errorf("%w: %w: check the token, and that its pool still exists", poll.ErrRefused, err)
+		s.health.Set("service", err)
+	case ctx.Err() == nil:
+		s.health.Set("service", err)
+	}
+	return poll.Answer{Work: result.Work, RetryAfter: result.RetryAfter, WaitApplied: result.WaitApplied}, err
+}
+
+// checked notes in the health what a check found. A check that fails is
+// activity, too: the agent is well, the place is not.
+func checked(check func(context.Context) error, health *telemetry.Health) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := check(ctx)
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			health.Active()
+		}
+		health.Set("target", err)
+		return err
+	}
+}
+
+// requestMetrics counts the requests to the service.
+type requestMetrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newRequestMetrics(reg prometheus.Registerer) *requestMetrics {
+	m := &requestMetrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "longshore_agent_requests_total",
+			Help: "Requests to the service by call and outcome, those the open circuit breaker held back included.",
+		}, []string{"call", "outcome"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "longshore_agent_request_seconds",
+			Help:    "Time of requests to the service, by call. Held polls and status calls last as long as they are held.",
+			Buckets: []float64{.005, .025, .1, .5, 1, 5, 15, 30, 60},
+		}, []string{"call"}),
+	}
+	reg.MustRegister(m.requests, m.seconds)
+	return m
+}
+
+// Request implements client.Observer.
+func (m *requestMetrics) Request(call, outcome string, took time.Duration) {
+	m.requests.WithLabelValues(call, outcome).Inc()
+	m.seconds.WithLabelValues(call).Observe(took.Seconds())
+}
