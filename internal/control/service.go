@@ -3,12 +3,15 @@ package control
 import (
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/api"
+	"github.com/longshore-run/longshore/internal/control/logchunk"
 )
 
 // Times that the service keeps to.
@@ -95,19 +98,6 @@ type Options struct {
 	HeartbeatTimeout time.Duration // default DefaultHeartbeatTimeout
 }
 
-// Service is the control plane. Its methods may be called concurrently. Errors
-// of type *api.Error are for the caller to see; every other error is internal.
-type Service struct {
-	Options
-}
-
-// New returns the control plane over o.
-func New(o Options) *Service {
-	return &Service{Options: o}
-}
-
-var errTODO = errors.New("not there yet")
-
 // Sealer encrypts secrets at rest.
 type Sealer interface {
 	// Seal encrypts clear for the given context, the stack it belongs to.
@@ -117,58 +107,143 @@ type Sealer interface {
 	Open(sealed []byte, context string) ([]byte, error)
 }
 
-func (s *Service) Run(ctx context.Context) error                             { <-ctx.Done(); return nil }
-func (s *Service) Bootstrap(ctx context.Context) (userToken string, err error) { return "", errTODO }
-func (s *Service) Authenticate(ctx context.Context, token string) (Principal, error) {
-	return Principal{}, errTODO
+// Service is the control plane. Its methods may be called concurrently. Errors
+// of type *api.Error are for the caller to see; every other error is internal.
+type Service struct {
+	store            Store
+	sealer           Sealer
+	log              *zap.Logger
+	now              func() time.Time
+	publicURL        string
+	organization     string
+	backendURL       string
+	defaultImage     string
+	heartbeatTimeout time.Duration
+
+	started  time.Time // since when silence counts
+	codec    *logchunk.Codec
+	metrics  *metrics
+	waiting  waiting  // polls that wait for work
+	bells    bells    // status calls that wait for an end
+	presence presence // when agents were last noted
 }
-func (s *Service) CreateDeployment(ctx context.Context, by User, stack StackRef, req api.CreateDeploymentRequest, initiator string) (api.CreateDeploymentResponse, error) {
-	return api.CreateDeploymentResponse{}, errTODO
+
+// New returns the control plane over o.
+func New(o Options) *Service {
+	s := &Service{
+		store:            o.Store,
+		sealer:           o.Sealer,
+		log:              o.Log,
+		now:              o.Now,
+		publicURL:        strings.TrimRight(o.PublicURL, "/"),
+		organization:     or(o.Organization, "default"),
+		backendURL:       o.BackendURL,
+		defaultImage:     or(o.DefaultImage, DefaultImage),
+		heartbeatTimeout: o.HeartbeatTimeout,
+		codec:            logchunk.New(),
+	}
+	if s.log == nil {
+		s.log = zap.NewNop()
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.heartbeatTimeout <= 0 {
+		s.heartbeatTimeout = DefaultHeartbeatTimeout
+	}
+	s.started = s.now()
+	s.metrics = newMetrics(o.Registerer, s.queueDepth)
+	return s
 }
-func (s *Service) Deployment(ctx context.Context, stack StackRef, id string) (api.GetDeploymentResponse, error) {
-	return api.GetDeploymentResponse{}, errTODO
+
+// Run does the work that no request asks for: it fails the jobs that are silent
+// and forgets agents that are gone. It returns nil when ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	ticker := time.NewTicker(min(s.heartbeatTimeout/10, 15*time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if err := s.reap(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("look for silent jobs", zap.Error(err))
+			}
+		}
+	}
 }
-func (s *Service) DeploymentByVersion(ctx context.Context, stack StackRef, version int64) (api.GetDeploymentResponse, error) {
-	return api.GetDeploymentResponse{}, errTODO
+
+// effects are what is to happen once a transaction is committed.
+type effects struct {
+	wake  []string     // pools that have work
+	ring  []string     // deployments whose status changed
+	ended []api.Status // of deployments
 }
-func (s *Service) Deployments(ctx context.Context, stack StackRef, q ListQuery) (api.ListDeploymentResponseV2, error) {
-	return api.ListDeploymentResponseV2{}, errTODO
+
+// update runs f in a transaction and lets the effects follow when, and only
+// when, it is committed.
+func (s *Service) update(ctx context.Context, f func(tx Tx, after *effects) error) error {
+	var after effects
+	if err := s.store.Update(ctx, func(tx Tx) error { return f(tx, &after) }); err != nil {
+		return err
+	}
+	for _, status := range after.ended {
+		s.metrics.ended.WithLabelValues(string(status)).Inc()
+	}
+	for _, id := range after.ring {
+		s.bells.ring(id)
+	}
+	for _, pool := range after.wake {
+		s.waiting.wake(pool)
+	}
+	return nil
 }
-func (s *Service) CancelDeployment(ctx context.Context, by User, stack StackRef, id string) error {
-	return errTODO
+
+// end moves a deployment to its end and lets the next of its stack be claimed.
+func (after *effects) end(tx Tx, d Deployment, to api.Status) error {
+	if err := tx.SetStatus(d.ID, d.Status, to); err != nil {
+		return err
+	}
+	after.ended = append(after.ended, to)
+	after.ring = append(after.ring, d.ID)
+	next, err := tx.NextOf(d.Stack)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return after.queued(tx, next)
 }
-func (s *Service) StreamLogs(ctx context.Context, stack StackRef, id, continuationToken string) (api.DeploymentLogs, error) {
-	return api.DeploymentLogs{}, errTODO
+
+// queued wakes an agent for a deployment that may be claimed now.
+func (after *effects) queued(tx Tx, d Deployment) error {
+	if d.Status != api.StatusNotStarted {
+		return nil
+	}
+	pool := d.PoolID
+	if pool == "" {
+		var err error
+		if pool, err = tx.DefaultPool(d.Stack.Organization); err != nil || pool == "" {
+			return err
+		}
+	}
+	after.wake = append(after.wake, pool)
+	return nil
 }
-func (s *Service) StepLogs(ctx context.Context, stack StackRef, id string, job, step int, offset int64, count int) (api.DeploymentLogsStep, error) {
-	return api.DeploymentLogsStep{}, errTODO
+
+// known refuses organisations that are not there.
+func (s *Service) known(organization string) error {
+	if organization != s.organization {
+		return api.Errorf(http.StatusNotFound, "organization %q is not known", shorten(organization))
+	}
+	return nil
 }
-func (s *Service) CreatePool(ctx context.Context, org string, req api.CreateOrgAgentPoolRequest) (api.CreateAccessTokenResponse, error) {
-	return api.CreateAccessTokenResponse{}, errTODO
+
+// orNotFound turns ErrNotFound into an answer.
+func orNotFound(err error, format string, args ...any) error {
+	if errors.Is(err, ErrNotFound) {
+		return api.Errorf(http.StatusNotFound, format, args...)
+	}
+	return err
 }
-func (s *Service) Pools(ctx context.Context, org string) (api.ListAgentPoolsResponse, error) {
-	return api.ListAgentPoolsResponse{}, errTODO
-}
-func (s *Service) Pool(ctx context.Context, org, id string) (api.AgentPoolDetail, error) {
-	return api.AgentPoolDetail{}, errTODO
-}
-func (s *Service) PatchPool(ctx context.Context, org, id string, req api.CreateOrgAgentPoolRequest) (api.PatchOrgAgentPoolResponse, error) {
-	return api.PatchOrgAgentPoolResponse{}, errTODO
-}
-func (s *Service) DeletePool(ctx context.Context, org, id string, force bool) error { return errTODO }
-func (s *Service) Poll(ctx context.Context, p Principal, agent AgentInfo, wait time.Duration) (*api.AgentWorkflowDefinition, error) {
-	return nil, errTODO
-}
-func (s *Service) RunnerStatus(ctx context.Context, p Principal, deploymentID string, wait time.Duration) (api.Status, error) {
-	return "", errTODO
-}
-func (s *Service) JobDefinition(ctx context.Context, p Principal, jobID, token string) (api.JobDefinition, error) {
-	return api.JobDefinition{}, errTODO
-}
-func (s *Service) ReportStep(ctx context.Context, p Principal, jobID string, step int, status api.StepStatus) error {
-	return errTODO
-}
-func (s *Service) AppendLog(ctx context.Context, p Principal, jobID string, step int, batch api.LogBatch) error {
-	return errTODO
-}
-func (s *Service) Heartbeat(ctx context.Context, p Principal, jobID string) error { return errTODO }

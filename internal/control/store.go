@@ -216,6 +216,7 @@ type LogChunk struct {
 type LogCursor struct {
 	Lines    int64 // of the step so far
 	Ended    bool  // the job has ended
+	Lost     bool  // by the service, because it was silent
 	LastBeat time.Time
 }
 

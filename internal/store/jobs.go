@@ -89,8 +89,8 @@ func (t *tx) Beat(jobID string) error {
 func (t *tx) LogCursor(jobID string, step int) (control.LogCursor, error) {
 	var c control.LogCursor
 	var beat int64
-	err := t.row(`SELECT s.lines, j.ended <> 0, j.last_beat FROM steps s JOIN jobs j ON j.id = s.job_id WHERE s.job_id = $1 AND s.idx = $2`,
-		jobID, step)(&c.Lines, &c.Ended, &beat)
+	err := t.row(`SELECT s.lines, j.ended <> 0, j.lost, j.last_beat FROM steps s JOIN jobs j ON j.id = s.job_id WHERE s.job_id = $1 AND s.idx = $2`,
+		jobID, step)(&c.Lines, &c.Ended, &c.Lost, &beat)
 	c.LastBeat = at(beat)
 	return c, err
 }

@@ -48,16 +48,13 @@ type Codec struct {
 }
 
 // New returns a Codec.
-func New() (*Codec, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(true), zstd.WithZeroFrames(true))
-	if err != nil {
-		return nil, fmt.Errorf("log compression: %w", err)
+func New() *Codec {
+	enc, encErr := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(true))
+	dec, decErr := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(MaxBytes))
+	if err := errors.Join(encErr, decErr); err != nil {
+		panic(fmt.Sprintf("logchunk: constant options are refused: %v", err))
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(MaxBytes))
-	if err != nil {
-		return nil, fmt.Errorf("log compression: %w", err)
-	}
-	return &Codec{enc: enc, dec: dec, buffers: sync.Pool{New: func() any { return new([]byte) }}}, nil
+	return &Codec{enc: enc, dec: dec}
 }
 
 // Close frees what the Codec holds. It must not be used afterwards.

@@ -16,10 +16,7 @@ import (
 
 func newCodec(t testing.TB) *logchunk.Codec {
 	t.Helper()
-	c, err := logchunk.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := logchunk.New()
 	t.Cleanup(c.Close)
 	return c
 }
