@@ -1,12 +1,14 @@
 package client
 
 import (
-	"context"
-	"io"
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
-	"github.com/longshore-run/longshore/internal/api"
 	"go.uber.org/zap"
 )
 
@@ -14,7 +16,7 @@ import (
 type Options struct {
 	BaseURL   string       // of the service, http or https; a trailing slash or /api is dropped
 	UserAgent string       // default "longshore"
-	HTTP      *http.Client // default: a transport of this client's own; redirects are always handled by this package
+	HTTP      *http.Client // default: one with NewTransport; its CheckRedirect and Timeout are not used
 
 	RequestTimeout time.Duration // of one request, a held call's wait comes on top; default 30s
 	Retries        int           // of calls that are safe to repeat, after the first try; 0 means 2, below 0 means until the context ends
@@ -26,82 +28,144 @@ type Options struct {
 	Log      *zap.Logger // default: nothing is logged
 }
 
-// Breaker configures the circuit breakers of a Client: one for each kind of
-// call that is made with a pool token, so that a failing poll does not keep the
-// others from being tried. The defaults are those of PROTOCOL 2.7.
-type Breaker struct {
-	Failures int           // in a row that open it; 0 means 2, below 0 means never
-	Open     time.Duration // how long it stays open; default 10m
-}
-
 // Observer is told how each request ended. Call and outcome have few values:
-// they are fit to be labels of a metric.
+// they are fit to be labels of a metric. It is called by several goroutines.
 type Observer interface {
 	Request(call, outcome string, took time.Duration)
 }
 
-// Client makes requests to one service.
-type Client struct{}
+// The outcomes that an Observer is told.
+const (
+	OutcomeOK          = "ok"
+	OutcomeRefused     = "refused"     // 401, 403
+	OutcomeRejected    = "rejected"    // another 4xx
+	OutcomeThrottled   = "throttled"   // 429
+	OutcomeUnavailable = "unavailable" // 5xx
+	OutcomeGarbled     = "garbled"     // a reply that is not the service's
+	OutcomeTimeout     = "timeout"     // no reply in time
+	OutcomeUnreachable = "unreachable" // no connection, or one that broke
+	OutcomeCancelled   = "cancelled"   // the caller gave up
+	OutcomeNotTried    = "not-tried"   // the circuit breaker is open, or there is no usable token
+)
+
+// Client makes requests to one service. It is safe for concurrent use.
+type Client struct {
+	o    Options
+	base string // without a slash at the end
+	http *http.Client
+}
 
 // New returns a Client, or an error that says what is wrong with o.BaseURL.
-func New(o Options) (*Client, error) { return &Client{}, nil }
-
-// Pool returns a view of c that authenticates with a pool token. The function
-// is called for every request, so a token may change while the agent runs.
-func (c *Client) Pool(token func() (string, error)) *Pool { return &Pool{} }
-
-// Job returns a view of c that authenticates with the token of one job.
-func (c *Client) Job(id, token string) *Job { return &Job{} }
-
-// Pool makes the calls of an agent.
-type Pool struct{}
-
-// PollResult is the answer to one poll.
-type PollResult struct {
-	Work        *api.AgentWorkflowDefinition // nil: the queue is empty
-	RetryAfter  time.Duration                // when the service wants the next poll; 0: it did not say
-	WaitApplied bool                         // the service held the poll open as it was asked to
+func New(o Options) (*Client, error) {
+	base, err := parseBase(o.BaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("service url: %w", err)
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "longshore"
+	}
+	setDuration(&o.RequestTimeout, 30*time.Second)
+	setDuration(&o.RetryWait, 20*time.Second)
+	setDuration(&o.RetryMaxWait, 2*time.Minute)
+	setDuration(&o.Breaker.Open, 10*time.Minute)
+	if o.Retries == 0 {
+		o.Retries = 2
+	}
+	if o.Breaker.Failures == 0 {
+		o.Breaker.Failures = 2
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	var hc http.Client
+	if o.HTTP != nil {
+		hc = *o.HTTP
+	} else {
+		hc.Transport = NewTransport()
+	}
+	hc.Timeout = 0 // every request has its own limit
+	hc.CheckRedirect = checkRedirect
+	return &Client{o: o, base: base, http: &hc}, nil
 }
 
-// Poll asks for work with exactly one request.
-func (p *Pool) Poll(ctx context.Context, wait time.Duration) (PollResult, error) {
-	return PollResult{}, nil
+func setDuration(d *time.Duration, to time.Duration) {
+	if *d <= 0 {
+		*d = to
+	}
 }
 
-// DeploymentStatus returns the status of a deployment.
-func (p *Pool) DeploymentStatus(ctx context.Context, id string, wait time.Duration) (status api.Status, waitApplied bool, err error) {
-	return "", false, nil
+// BaseURL returns the base URL of the service, without /api.
+func (c *Client) BaseURL() string { return c.base }
+
+// CloseIdle closes the connections that are not in use.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
+
+// NewTransport returns a transport with limits for everything but the wait for a
+// reply, which depends on the call. Proxies come from the environment.
+func NewTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConns:          32,
+		MaxIdleConnsPerHost:   8,
+		ForceAttemptHTTP2:     true,
+		HTTP2: &http.HTTP2Config{ // a connection that a blackhole swallowed is found out
+			SendPingTimeout: 15 * time.Second,
+			PingTimeout:     10 * time.Second,
+		},
+		MaxResponseHeaderBytes: 64 << 10,
+	}
 }
 
-// Executor downloads the executor for an architecture ("amd64", "arm64").
-func (p *Pool) Executor(ctx context.Context, arch string) (io.ReadCloser, error) { return nil, nil }
-
-// Job makes the calls of a job.
-type Job struct{}
-
-// Definition fetches the job's definition.
-func (j *Job) Definition(ctx context.Context) (api.JobDefinition, error) {
-	return api.JobDefinition{}, nil
+// parseBase checks a base URL. Its errors never quote a password.
+func parseBase(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return "", errors.New("missing, want something like https://api.example.com")
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return "", errors.New("not a URL, want something like https://api.example.com")
+	case u.User != nil:
+		return "", errors.New("it holds a user name or password: remove them, the token is an option of its own")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", fmt.Errorf("%q has no http:// or https:// in front", text)
+	case u.Hostname() == "":
+		return "", fmt.Errorf("%q names no host", text)
+	case u.RawQuery != "" || u.Fragment != "":
+		return "", fmt.Errorf("%q has something after the path: remove everything from ? or # on", text)
+	}
+	u.Path = strings.TrimRight(u.Path, "/")
+	u.Path = strings.TrimRight(strings.TrimSuffix(u.Path, "/api"), "/")
+	u.RawPath = ""
+	return u.String(), nil
 }
 
-// Step reports the status of a step.
-func (j *Job) Step(ctx context.Context, index int, s api.StepStatus) error { return nil }
+// checkRedirect follows a redirect only where that cannot do harm: a call that
+// sends something is never sent elsewhere, and another host never sees a token.
+func checkRedirect(next *http.Request, via []*http.Request) error {
+	first := via[0]
+	if len(via) >= 5 || next.Method != first.Method {
+		return http.ErrUseLastResponse
+	}
+	if sameHost(first.URL, next.URL) {
+		return nil
+	}
+	if first.Method != http.MethodGet {
+		return http.ErrUseLastResponse
+	}
+	next.Header.Del("Authorization")
+	return nil
+}
 
-// Logs sends one batch with exactly one request.
-func (j *Job) Logs(ctx context.Context, index int, b api.LogBatch) error { return nil }
-
-// RawLogs is Logs for a batch that is already encoded.
-func (j *Job) RawLogs(ctx context.Context, index int, body []byte) error { return nil }
-
-// Heartbeat says that the job is alive.
-func (j *Job) Heartbeat(ctx context.Context) error { return nil }
-
-// Retryable reports whether the same request may succeed later.
-func Retryable(err error) bool { return false }
-
-// Refused reports whether the service refused the token (401, 403).
-func Refused(err error) bool { return false }
-
-// Gone reports whether the service will never accept this call again (401, 403,
-// 404, 410).
-func Gone(err error) bool { return false }
+// sameHost reports whether b is the host of a, reached no less safely.
+func sameHost(a, b *url.URL) bool {
+	if a.Scheme == b.Scheme {
+		return strings.EqualFold(a.Host, b.Host)
+	}
+	return a.Scheme == "http" && b.Scheme == "https" && strings.EqualFold(a.Hostname(), b.Hostname())
+}
