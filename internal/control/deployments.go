@@ -95,7 +95,7 @@ func (s *Service) completeRequest(tx Tx, d *Deployment, inherit bool) error {
 		settings, _, err := tx.Settings(d.Stack)
 		switch {
 		case err == nil:
-			if d.Request, err = mergeSettings(settings, d.Request); err != nil {
+			if d.Request, err = MergeSettings(settings, d.Request); err != nil {
 				return err
 			}
 		case !errors.Is(err, ErrNotFound):

@@ -6,12 +6,12 @@ import (
 	"fmt"
 )
 
-// mergeSettings lays a request over saved settings, both JSON objects, and
+// MergeSettings lays a request over saved settings, both JSON objects, and
 // returns the result: the request wins, objects are merged field by field, and
 // everything else (texts, lists, secrets) is replaced as a whole. Three things
 // that exclude each other replace each other: the kinds of source, branch and
 // commit, and the kinds of git credentials.
-func mergeSettings(settings, request []byte) ([]byte, error) {
+func MergeSettings(settings, request []byte) ([]byte, error) {
 	var base, over map[string]any
 	for _, side := range []struct {
 		name string
