@@ -1,0 +1,187 @@
+package control_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/longshore-run/longshore/internal/api"
+	"github.com/longshore-run/longshore/internal/control"
+)
+
+// model is the state machine in its smallest form: deployments of a few stacks
+// in order, each with its status, its cancel mark and its steps.
+type model struct {
+	byID  map[string]*modelDeployment
+	order []*modelDeployment
+}
+
+type modelDeployment struct {
+	id, stack string
+	status    api.Status
+	cancelled bool
+	steps     []api.StepStatus
+	job       control.Principal
+}
+
+// claimable returns what the next claim must hand out, nil for nothing.
+func (m *model) claimable() *modelDeployment {
+	busy := map[string]bool{}
+	for _, d := range m.order {
+		if d.status.Terminal() || busy[d.stack] {
+			continue
+		}
+		if d.status == api.StatusNotStarted {
+			return d
+		}
+		busy[d.stack] = true
+	}
+	return nil
+}
+
+// report says what a report must lead to: whether it is accepted.
+func (d *modelDeployment) report(step int, to api.StepStatus) bool {
+	from := d.steps[step]
+	switch {
+	case from == to:
+		return true
+	case d.status.Terminal():
+		return false
+	case from == api.StepNotStarted:
+		// Setup may end at once, other steps begin or fail when all before
+		// them have succeeded, Setup by implication.
+		if to == api.StepSucceeded && step != 0 {
+			return false
+		}
+		for i, s := range d.steps[:step] {
+			if s != api.StepSucceeded && i > 0 || s == api.StepFailed {
+				return false
+			}
+		}
+		if step > 0 {
+			d.steps[0] = api.StepSucceeded
+		}
+	case from != api.StepRunning:
+		return false
+	}
+	d.steps[step] = to
+	d.status = api.StatusRunning
+	if to == api.StepFailed {
+		d.status = api.StatusFailed
+	} else if d.done() {
+		d.status = api.StatusSucceeded
+	}
+	return true
+}
+
+func (d *modelDeployment) done() bool {
+	for _, s := range d.steps {
+		if s != api.StepSucceeded {
+			return false
+		}
+	}
+	return true
+}
+
+// TestModel runs random sequences of calls against the service and the model
+// and compares what both say after each.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	pool := p.pool(t, "one")
+	run := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		run++
+		m := &model{byID: map[string]*modelDeployment{}}
+		ref := func(name string) control.StackRef {
+			return control.StackRef{Organization: org, Project: fmt.Sprint("run", run), Stack: name}
+		}
+		pick := func(rt *rapid.T) *modelDeployment {
+			if len(m.order) == 0 {
+				rt.Skip("there is no deployment yet")
+			}
+			return rapid.SampledFrom(m.order).Draw(rt, "deployment")
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"create": func(rt *rapid.T) {
+				name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "stack")
+				d := &modelDeployment{id: p.create(t, ref(name), `{"operation":"preview"}`), stack: name, status: api.StatusNotStarted}
+				m.order, m.byID[d.id] = append(m.order, d), d
+			},
+			"claim": func(rt *rapid.T) {
+				work, err := p.Poll(t.Context(), pool, agent, 0)
+				want := m.claimable()
+				if err != nil || (work == nil) != (want == nil) || work != nil && work.DeploymentID != want.id {
+					rt.Fatalf("Poll() = %v, %v, want %v", work, err, want)
+				}
+				if want != nil {
+					want.status, want.job = api.StatusAccepted, try(p.Authenticate(t.Context(), work.JobToken))(t)
+					want.steps = []api.StepStatus{api.StepNotStarted, api.StepNotStarted, api.StepNotStarted, api.StepNotStarted}
+				}
+			},
+			"report": func(rt *rapid.T) {
+				d := pick(rt)
+				if d.steps == nil {
+					rt.Skip("it has no job")
+				}
+				step := rapid.IntRange(0, len(d.steps)-1).Draw(rt, "step")
+				to := rapid.SampledFrom([]api.StepStatus{api.StepRunning, api.StepSucceeded, api.StepFailed}).Draw(rt, "to")
+				err := p.ReportStep(t.Context(), d.job, d.job.JobID, step, to)
+				if accepted := d.report(step, to); accepted != (err == nil) {
+					rt.Fatalf("ReportStep(%d, %s) = %v, want accepted %v", step, to, err, accepted)
+				}
+			},
+			"advance": func(rt *rapid.T) { // the likely next report, so that some runs get to an end
+				d := pick(rt)
+				for i, s := range d.steps {
+					if s.Terminal() || d.status.Terminal() {
+						continue
+					}
+					to := api.StepRunning
+					if s == api.StepRunning {
+						to = api.StepSucceeded
+					}
+					d.report(i, to)
+					must(t, p.ReportStep(t.Context(), d.job, d.job.JobID, i, to))
+					return
+				}
+			},
+			"cancel": func(rt *rapid.T) {
+				d := pick(rt)
+				must(t, p.CancelDeployment(t.Context(), p.admin, ref(d.stack), d.id))
+				switch {
+				case d.status == api.StatusNotStarted:
+					d.status = api.StatusSkipped
+				case !d.status.Terminal():
+					d.cancelled = true
+				}
+			},
+			"": func(rt *rapid.T) {
+				for _, d := range m.order {
+					got, err := p.Deployment(t.Context(), ref(d.stack), d.id)
+					if err != nil || got.Status != d.status {
+						rt.Fatalf("deployment %s is %s, %v, want %s", d.id, got.Status, err, d.status)
+					}
+					for i, s := range d.steps {
+						if got.Jobs[0].Steps[i].Status != s {
+							rt.Fatalf("step %d of %s is %s, want %s", i, d.id, got.Jobs[0].Steps[i].Status, s)
+						}
+					}
+					want := d.status
+					if d.cancelled && !want.Terminal() {
+						want = api.StatusFailed
+					}
+					if seen, err := p.RunnerStatus(t.Context(), pool, d.id, 0); err != nil || seen != want {
+						rt.Fatalf("RunnerStatus(%s) = %s, %v, want %s", d.id, seen, err, want)
+					}
+				}
+			},
+		})
+		for _, d := range m.order { // leave nothing for the next run to claim
+			must(t, p.CancelDeployment(t.Context(), p.admin, ref(d.stack), d.id))
+		}
+		p.clock.Advance(time.Second)
+	})
+}
