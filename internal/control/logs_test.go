@@ -3,6 +3,7 @@ package control_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -218,9 +219,9 @@ func benchmarkAppend(b *testing.B, jobs, perBatch int) {
 		_, job := p.claim(b, pool)
 		all = append(all, job)
 	}
-	batch := api.LogBatch{}
+	batch, rng := api.LogBatch{}, rand.New(rand.NewPCG(1, 2))
 	for i := range perBatch {
-		text := fmt.Sprintf("%08d %x", i, i*2654435761)
+		text := fmt.Sprintf("%08d %016x%016x%016x resource ", i, rng.Uint64(), rng.Uint64(), rng.Uint64()) // half of it cannot be compressed
 		batch.Lines = append(batch.Lines, api.LogLine{Time: time.Unix(100, int64(i)*1000), Text: text + strings.Repeat("=-", 50)[:99-len(text)] + "\n"})
 	}
 	b.SetBytes(int64(100 * perBatch))
@@ -243,5 +244,27 @@ func benchmarkAppend(b *testing.B, jobs, perBatch int) {
 		if err := <-done; err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkDispatch measures the time from the creation of a deployment to the
+// answer of a poll that waits for it.
+func BenchmarkDispatch(b *testing.B) {
+	p := newPlane(b)
+	pool := p.pool(b, "one")
+	got := make(chan *api.AgentWorkflowDefinition)
+	go func() {
+		for range b.N {
+			work, err := p.Poll(b.Context(), pool, agent, control.MaxWait)
+			if err != nil {
+				b.Error(err)
+			}
+			got <- work
+		}
+	}()
+	b.ResetTimer()
+	for i := range b.N {
+		p.create(b, control.StackRef{Organization: org, Project: "shop", Stack: fmt.Sprint("s", i)}, simple)
+		<-got
 	}
 }

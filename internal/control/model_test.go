@@ -14,8 +14,8 @@ import (
 // model is the state machine in its smallest form: deployments of a few stacks
 // in order, each with its status, its cancel mark and its steps.
 type model struct {
-	byID  map[string]*modelDeployment
-	order []*modelDeployment
+	order   []*modelDeployment // oldest first
+	touched *modelDeployment   // by the last action
 }
 
 type modelDeployment struct {
@@ -94,7 +94,7 @@ func TestModel(t *testing.T) {
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		run++
-		m := &model{byID: map[string]*modelDeployment{}}
+		m := &model{}
 		ref := func(name string) control.StackRef {
 			return control.StackRef{Organization: org, Project: fmt.Sprint("run", run), Stack: name}
 		}
@@ -102,13 +102,34 @@ func TestModel(t *testing.T) {
 			if len(m.order) == 0 {
 				rt.Skip("there is no deployment yet")
 			}
-			return rapid.SampledFrom(m.order).Draw(rt, "deployment")
+			m.touched = rapid.SampledFrom(m.order).Draw(rt, "deployment")
+			return m.touched
+		}
+		// The deployment that an action was about is compared after it, all of
+		// them at the end.
+		check := func(rt *rapid.T, d *modelDeployment) {
+			got, err := p.Deployment(t.Context(), ref(d.stack), d.id)
+			if err != nil || got.Status != d.status {
+				rt.Fatalf("deployment %s is %s, %v, want %s", d.id, got.Status, err, d.status)
+			}
+			for i, s := range d.steps {
+				if got.Jobs[0].Steps[i].Status != s {
+					rt.Fatalf("step %d of %s is %s, want %s", i, d.id, got.Jobs[0].Steps[i].Status, s)
+				}
+			}
+			want := d.status
+			if d.cancelled && !want.Terminal() {
+				want = api.StatusFailed
+			}
+			if seen, err := p.RunnerStatus(t.Context(), pool, d.id, 0); err != nil || seen != want {
+				rt.Fatalf("RunnerStatus(%s) = %s, %v, want %s", d.id, seen, err, want)
+			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": func(rt *rapid.T) {
 				name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "stack")
 				d := &modelDeployment{id: p.create(t, ref(name), `{"operation":"preview"}`), stack: name, status: api.StatusNotStarted}
-				m.order, m.byID[d.id] = append(m.order, d), d
+				m.order, m.touched = append(m.order, d), d
 			},
 			"claim": func(rt *rapid.T) {
 				work, err := p.Poll(t.Context(), pool, agent, 0)
@@ -116,7 +137,7 @@ func TestModel(t *testing.T) {
 				if err != nil || (work == nil) != (want == nil) || work != nil && work.DeploymentID != want.id {
 					rt.Fatalf("Poll() = %v, %v, want %v", work, err, want)
 				}
-				if want != nil {
+				if m.touched = want; want != nil {
 					want.status, want.job = api.StatusAccepted, try(p.Authenticate(t.Context(), work.JobToken))(t)
 					want.steps = []api.StepStatus{api.StepNotStarted, api.StepNotStarted, api.StepNotStarted, api.StepNotStarted}
 				}
@@ -159,26 +180,14 @@ func TestModel(t *testing.T) {
 				}
 			},
 			"": func(rt *rapid.T) {
-				for _, d := range m.order {
-					got, err := p.Deployment(t.Context(), ref(d.stack), d.id)
-					if err != nil || got.Status != d.status {
-						rt.Fatalf("deployment %s is %s, %v, want %s", d.id, got.Status, err, d.status)
-					}
-					for i, s := range d.steps {
-						if got.Jobs[0].Steps[i].Status != s {
-							rt.Fatalf("step %d of %s is %s, want %s", i, d.id, got.Jobs[0].Steps[i].Status, s)
-						}
-					}
-					want := d.status
-					if d.cancelled && !want.Terminal() {
-						want = api.StatusFailed
-					}
-					if seen, err := p.RunnerStatus(t.Context(), pool, d.id, 0); err != nil || seen != want {
-						rt.Fatalf("RunnerStatus(%s) = %s, %v, want %s", d.id, seen, err, want)
-					}
+				if m.touched != nil {
+					check(rt, m.touched)
 				}
 			},
 		})
+		for _, d := range m.order {
+			check(rt, d)
+		}
 		for _, d := range m.order { // leave nothing for the next run to claim
 			must(t, p.CancelDeployment(t.Context(), p.admin, ref(d.stack), d.id))
 		}

@@ -281,3 +281,39 @@ func TestWorkThatFinishedBeforeItHeardOfACancelSucceeds(t *testing.T) {
 		t.Errorf("status = %s, want succeeded", got)
 	}
 }
+
+// TestAWakeIsNotLost lets the poll that is woken hang up at that very moment:
+// the one that waits behind it must get the work.
+func TestAWakeIsNotLost(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	pool := p.pool(t, "one")
+	for i := range 30 {
+		ref := control.StackRef{Organization: org, Project: "shop", Stack: fmt.Sprint("s", i)}
+		ctx, hangUp := context.WithCancelCause(t.Context())
+		got := make(chan string, 2)
+		for _, ctx := range []context.Context{ctx, t.Context()} {
+			go func() {
+				work, err := p.Poll(ctx, pool, agent, 30*time.Second)
+				if err != nil || work == nil {
+					got <- ""
+					return
+				}
+				got <- work.DeploymentID
+			}()
+		}
+		go hangUp(errors.New("the agent hung up"))
+		id := p.create(t, ref, simple)
+		first := <-got
+		if first == "" {
+			first = <-got
+		} else { // the one that hung up was quick enough, so the other still waits
+			p.create(t, control.StackRef{Organization: org, Project: "other", Stack: fmt.Sprint("s", i)}, simple)
+			<-got
+		}
+		if first != id {
+			t.Fatalf("round %d: the waiting poll got %q, want %s", i, first, id)
+		}
+		hangUp(nil)
+	}
+}

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -287,10 +286,4 @@ func (p *problems) checkDuration(field, text string) {
 	if d, err := time.ParseDuration(text); err != nil || d < 0 {
 		p.add(field, "%q is no duration, want one such as 1h30m", shorten(text))
 	}
-}
-
-// isCode reports whether err is an answer with the given HTTP status.
-func isCode(err error, code int) bool {
-	var e *api.Error
-	return errors.As(err, &e) && e.Code == code
 }

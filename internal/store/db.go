@@ -53,8 +53,7 @@ func Open(ctx context.Context, path string, now func() time.Time) (*DB, error) {
 	}
 	db := &DB{now: now, lock: lock, queue: make(chan *update, maxBatch), closed: make(chan struct{})}
 	if err := db.open(ctx, path); err != nil {
-		db.closeParts()
-		return nil, err
+		return nil, errors.Join(err, db.closeParts())
 	}
 	return db, nil
 }

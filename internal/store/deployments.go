@@ -115,16 +115,25 @@ func (t *tx) RequestCancel(id string) error {
 		modified = $2 WHERE id = $1`, id, t.stamp())
 }
 
+// nextFor is a walk along the queue by its partial index, however much has been
+// deployed before. What belongs to the deployment is read after it.
+const nextFor = `SELECT d.id FROM deployments d WHERE d.status = 'not-started'
+		AND d.pool_id IN ($1, $2) AND EXISTS (SELECT 1 FROM stacks s WHERE s.id = d.stack_id AND s.organization = $3)
+		AND NOT EXISTS (SELECT 1 FROM deployments e WHERE e.stack_id = d.stack_id AND e.version < d.version
+			AND e.status IN ('not-started', 'accepted', 'running'))
+		ORDER BY d.created, d.id LIMIT 1`
+
 func (t *tx) NextFor(organization, poolID string, isDefault bool) (control.Deployment, error) {
 	also := poolID // a pool that is not the default looks for its own id twice
 	if isDefault {
 		also = ""
 	}
-	return readDeployment(t.row(deploymentSelect+`
-		WHERE d.status = 'not-started' AND d.pool_id IN ($1, $2) AND s.organization = $3
-		AND NOT EXISTS (SELECT 1 FROM deployments e WHERE e.stack_id = d.stack_id AND e.version < d.version
-			AND e.status IN ('not-started', 'accepted', 'running'))
-		ORDER BY d.created, d.id LIMIT 1`, poolID, also, organization))
+	var id string
+	err := t.row(nextFor, poolID, also, organization)(&id)
+	if err != nil {
+		return control.Deployment{}, err
+	}
+	return t.Deployment(id)
 }
 
 func (t *tx) NextOf(ref control.StackRef) (control.Deployment, error) {

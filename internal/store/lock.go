@@ -34,7 +34,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		host = "unknown"
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt(fmt.Appendf(nil, "%d %s\n", os.Getpid(), host), 0)
 	}
 	if err != nil {

@@ -88,8 +88,8 @@ func (t *tx) DeletePool(id string) error {
 
 func (t *tx) PoolDeployments(id string) ([]control.Deployment, error) {
 	return list(t, readDeployment, deploymentSelect+`
-		WHERE d.status = 'not-started' AND d.pool_id = $1
-		   OR d.id IN (SELECT deployment_id FROM jobs WHERE pool_id = $1 AND ended = 0)
+		WHERE d.id IN (SELECT id FROM deployments WHERE status = 'not-started' AND pool_id = $1
+			UNION SELECT deployment_id FROM jobs WHERE pool_id = $1 AND ended = 0)
 		ORDER BY d.created, d.id`, id)
 }
 

@@ -18,8 +18,9 @@ type tx struct {
 	ctx  context.Context // of the statements
 	conn *sql.Conn
 	now  time.Time
-	// prepare returns a statement to use and what to do with it afterwards.
-	prepare func(text string) (stmt *sql.Stmt, done func(), err error)
+	// prepared calls f with the statement of a text, which is f's until it
+	// returns.
+	prepared func(text string, f func(*sql.Stmt) error) error
 }
 
 var _ control.Tx = (*tx)(nil)
@@ -55,14 +56,15 @@ func (db *DB) View(ctx context.Context, f func(control.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("database: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // back to the pool
 	return begin(ctx, conn, "BEGIN", func() error {
-		return f(&tx{ctx: ctx, conn: conn, now: db.now(), prepare: func(text string) (*sql.Stmt, func(), error) {
+		return f(&tx{ctx: ctx, conn: conn, now: db.now().UTC(), prepared: func(text string, f func(*sql.Stmt) error) error {
 			stmt, err := conn.PrepareContext(ctx, text)
 			if err != nil {
-				return nil, nil, err
+				return wrap(err)
 			}
-			return stmt, func() { stmt.Close() }, nil
+			defer func() { _ = stmt.Close() }() // its errors have been seen when it ran
+			return f(stmt)
 		}})
 	})
 }
@@ -95,17 +97,16 @@ func (t *tx) exec(text string, args ...any) error {
 }
 
 // affected runs a statement and returns how many rows it changed.
-func (t *tx) affected(text string, args ...any) (int64, error) {
-	stmt, done, err := t.prepare(text)
-	if err != nil {
-		return 0, wrap(err)
-	}
-	defer done()
-	res, err := stmt.ExecContext(t.ctx, args...)
-	if err != nil {
-		return 0, wrap(err)
-	}
-	return res.RowsAffected()
+func (t *tx) affected(text string, args ...any) (n int64, err error) {
+	err = t.prepared(text, func(stmt *sql.Stmt) error {
+		res, err := stmt.ExecContext(t.ctx, args...)
+		if err != nil {
+			return wrap(err)
+		}
+		n, err = res.RowsAffected()
+		return wrap(err)
+	})
+	return n, err
 }
 
 // must runs a statement that has to change one row. Otherwise it fails with
@@ -124,38 +125,32 @@ type scan func(dest ...any) error
 // row runs a query for one row and returns what reads it.
 func (t *tx) row(text string, args ...any) scan {
 	return func(dest ...any) error {
-		stmt, done, err := t.prepare(text)
-		if err != nil {
+		return t.prepared(text, func(stmt *sql.Stmt) error {
+			err := stmt.QueryRowContext(t.ctx, args...).Scan(dest...)
+			if errors.Is(err, sql.ErrNoRows) {
+				return control.ErrNotFound
+			}
 			return wrap(err)
-		}
-		defer done()
-		err = stmt.QueryRowContext(t.ctx, args...).Scan(dest...)
-		if errors.Is(err, sql.ErrNoRows) {
-			return control.ErrNotFound
-		}
-		return wrap(err)
+		})
 	}
 }
 
 // each runs a query and calls f for every row until f returns false.
 func (t *tx) each(f func(scan) (bool, error), text string, args ...any) error {
-	stmt, done, err := t.prepare(text)
-	if err != nil {
-		return wrap(err)
-	}
-	defer done()
-	rows, err := stmt.QueryContext(t.ctx, args...)
-	if err != nil {
-		return wrap(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		more, err := f(rows.Scan)
-		if err != nil || !more {
-			return err
+	return t.prepared(text, func(stmt *sql.Stmt) error {
+		rows, err := stmt.QueryContext(t.ctx, args...)
+		if err != nil {
+			return wrap(err)
 		}
-	}
-	return wrap(rows.Err())
+		defer func() { _ = rows.Close() }() // rows.Err has said what was wrong
+		for rows.Next() {
+			more, err := f(rows.Scan)
+			if err != nil || !more {
+				return err
+			}
+		}
+		return wrap(rows.Err())
+	})
 }
 
 // list runs a query and reads every row by read.

@@ -117,7 +117,7 @@ var errNothing = errors.New("nothing to commit")
 // transaction is lost.
 func (w *writer) one(t *tx, u *update, shared bool) error {
 	if u.err = u.ctx.Err(); u.err != nil {
-		return nil
+		return nil //nolint:nilerr // it is the error of this update only
 	}
 	if shared {
 		if err := t.exec("SAVEPOINT one"); err != nil {
@@ -152,23 +152,24 @@ func guard(t *tx, f func(control.Tx) error) (err error) {
 // inTx runs f in a transaction that writes, under one time stamp.
 func (w *writer) inTx(ctx context.Context, f func(*tx) error) error {
 	return begin(ctx, w.conn, "BEGIN IMMEDIATE", func() error {
-		return f(&tx{ctx: ctx, conn: w.conn, now: w.db.now().UTC(), prepare: func(text string) (*sql.Stmt, func(), error) {
+		return f(&tx{ctx: ctx, conn: w.conn, now: w.db.now().UTC(), prepared: func(text string, f func(*sql.Stmt) error) error {
 			stmt, ok := w.stmts[text]
 			if !ok {
 				var err error
 				if stmt, err = w.conn.PrepareContext(ctx, text); err != nil {
-					return nil, nil, err
+					return wrap(err)
 				}
 				w.stmts[text] = stmt
 			}
-			return stmt, func() {}, nil
+			return f(stmt)
 		}})
 	})
 }
 
+// close gives the connection back. There is nothing left that could be lost.
 func (w *writer) close() {
 	for _, stmt := range w.stmts {
-		stmt.Close()
+		_ = stmt.Close()
 	}
-	w.conn.Close()
+	_ = w.conn.Close()
 }
