@@ -291,8 +291,8 @@ func TestAWakeIsNotLost(t *testing.T) {
 	for i := range 30 {
 		ref := control.StackRef{Organization: org, Project: "shop", Stack: fmt.Sprint("s", i)}
 		ctx, hangUp := context.WithCancelCause(t.Context())
-		got := make(chan string, 2)
-		for _, ctx := range []context.Context{ctx, t.Context()} {
+		poll := func(ctx context.Context) <-chan string {
+			got := make(chan string, 1)
 			go func() {
 				work, err := p.Poll(ctx, pool, agent, 30*time.Second)
 				if err != nil || work == nil {
@@ -301,19 +301,16 @@ func TestAWakeIsNotLost(t *testing.T) {
 				}
 				got <- work.DeploymentID
 			}()
+			return got
 		}
+		leaves, stays := poll(ctx), poll(t.Context())
 		go hangUp(errors.New("the agent hung up"))
-		id := p.create(t, ref, simple)
-		first := <-got
-		if first == "" {
-			first = <-got
-		} else { // the one that hung up was quick enough, so the other still waits
-			p.create(t, control.StackRef{Organization: org, Project: "other", Stack: fmt.Sprint("s", i)}, simple)
-			<-got
+		want := p.create(t, ref, simple)
+		if <-leaves == want { // it was quick enough, so the other still waits
+			want = p.create(t, control.StackRef{Organization: org, Project: "other", Stack: fmt.Sprint("s", i)}, simple)
 		}
-		if first != id {
-			t.Fatalf("round %d: the waiting poll got %q, want %s", i, first, id)
+		if got := <-stays; got != want {
+			t.Fatalf("round %d: the waiting poll got %q, want %s", i, got, want)
 		}
-		hangUp(nil)
 	}
 }
