@@ -1,26 +1,47 @@
-// Package docker runs each job in a container of a Docker engine. It is the
-// only package that knows Docker's API.
+// Package docker runs each job in a container of a Docker engine, or of
+// another one that speaks its API. It is the only package that knows that API.
+//
+// Nothing is shared with the engine's host: the executor travels in a volume
+// that is filled once per executor, the job file by the call that copies an
+// archive into a container, the report by the one that copies out of it. So the
+// engine may be remote, and the agent may be a container itself.
+//
+// Every call that should be quick has a deadline, so that an engine which
+// accepts a connection and never answers stops nothing but its own jobs' start.
 package docker
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
+	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
+	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/backend"
 )
 
-// Backend starts jobs in containers of one Docker engine.
+// linger is how long a call that changes something may go on after its caller
+// gave up. The engine carries out a request whose client went away, so it is
+// cleaner to hear the end of a short call than to abandon it.
+const linger = 5 * time.Second
+
+// Backend starts jobs in containers of one Docker engine. It is safe for
+// concurrent use and holds no goroutines.
 type Backend struct {
-	config Config
-	client *client.Client
+	config  Config
+	client  *client.Client
+	volumes *volumes
 }
 
 var _ backend.Backend = (*Backend)(nil)
 
-// New returns a Backend. It does not contact the engine.
+// New returns a Backend. It does not contact the engine; Check does.
 func New(config Config) (*Backend, error) {
 	if err := config.setDefaults(); err != nil {
 		return nil, err
@@ -31,18 +52,186 @@ func New(config Config) (*Backend, error) {
 	}
 	c, err := client.NewClientWithOpts(options...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("docker: %w", err)
 	}
-	return &Backend{config: config, client: c}, nil
+	if strings.HasPrefix(c.DaemonHost(), "ssh://") {
+		return nil, fmt.Errorf("docker: host %s: ssh is not supported, use unix:// or tcp:// with TLS", c.DaemonHost())
+	}
+	return &Backend{config: config, client: c, volumes: newVolumes()}, nil
 }
 
-// Check reports whether the engine answers.
-func (b *Backend) Check(ctx context.Context) error {
-	_, err := b.client.Ping(ctx)
+// Start pulls the image as the policy says, makes sure that the executor is on
+// the engine, then creates, fills and starts the job's container.
+func (b *Backend) Start(ctx context.Context, spec backend.Spec, setup io.Writer) (backend.Workload, error) {
+	image, err := b.image(ctx, spec.Image, setup)
+	if err != nil {
+		return nil, b.explain(ctx, err)
+	}
+	volume, err := b.executorVolume(ctx, image)
+	if err != nil {
+		return nil, b.explain(ctx, &backend.StartError{Reason: reasonExecutor, Err: err})
+	}
+	id, err := b.create(ctx, plan(b.config, spec, image, volume))
+	if err != nil {
+		return nil, b.explain(ctx, err)
+	}
+	fmt.Fprintf(setup, "created container %s\n", shortID(id))
+	if err := b.bringUp(ctx, id, spec, image, volume); err != nil {
+		b.discard(ctx, id)
+		return nil, b.explain(ctx, err)
+	}
+	fmt.Fprintf(setup, "started container %s\n", shortID(id))
+	return newWorkload(b, id, spec.Limits), nil
+}
+
+// create creates the container. After an error it may exist nevertheless, when
+// only the answer was lost; its name tells.
+func (b *Backend) create(ctx context.Context, p containerPlan) (string, error) {
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	call, cancel := b.steady(ctx)
+	defer cancel()
+	created, err := b.client.ContainerCreate(call, p.Config, p.HostConfig, p.Networking, nil, p.Name)
+	switch {
+	case err == nil:
+		for _, warning := range created.Warnings {
+			b.config.Log.Debug("the engine warns", zap.String("container", shortID(created.ID)), zap.String("warning", warning))
+		}
+		return created.ID, nil
+	case errdefs.IsConflict(err):
+		return "", fmt.Errorf("a container named %s exists already: this job was started before", p.Name)
+	case errdefs.IsInvalidArgument(err) && p.hasLimits():
+		return "", startError(reasonLimits, "container limits: %s", registryMessage(err))
+	case errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err):
+		return "", fmt.Errorf("create container: %w", err)
+	}
+	b.discard(ctx, p.Name)
+	return "", fmt.Errorf("create container: %w", err)
+}
+
+// bringUp fills a created container and starts it.
+func (b *Backend) bringUp(ctx context.Context, id string, spec backend.Spec, image imageFacts, volume string) error {
+	user := image.User
+	if b.config.User != "" {
+		user = b.config.User
+	}
+	who, err := b.account(ctx, id, user)
+	if err != nil {
+		return &backend.StartError{Reason: reasonUser, Err: err}
+	}
+	job := spec.Job
+	job.Directory, job.ReportPath = startDirectory(b.config, who), reportPath
+	archive, err := jobArchive(job, who, time.Now())
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	call, cancel := b.steady(ctx)
+	err = b.client.CopyToContainer(call, id, "/", archive, container.CopyToContainerOptions{})
+	cancel()
+	if err != nil {
+		return fmt.Errorf("copy the job file into the container: %w", err)
+	}
+	err = b.start(ctx, id)
+	if err == nil || ctx.Err() != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	// An operator may have pruned the executor's volume since it was filled.
+	if complete, statErr := b.volumeComplete(ctx, id); statErr == nil && !complete {
+		b.volumes.setFilled(volume, false)
+		if _, err := b.executorVolume(ctx, image); err != nil {
+			return &backend.StartError{Reason: reasonExecutor, Err: err}
+		}
+		return b.start(ctx, id)
+	}
 	return err
 }
 
-// Start starts a job.
-func (b *Backend) Start(context.Context, backend.Spec, io.Writer) (backend.Workload, error) {
-	return nil, errors.ErrUnsupported
+// start starts a container. It is not started when ctx has ended.
+func (b *Backend) start(ctx context.Context, id string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	call, cancel := b.steady(ctx)
+	defer cancel()
+	err := b.client.ContainerStart(call, id, container.StartOptions{})
+	if errdefs.IsNotFound(err) && b.config.Network != "" {
+		return startError(reasonNetwork, "%s: create it, or name another network in the agent's configuration", registryMessage(err))
+	}
+	if err != nil {
+		return fmt.Errorf("start container: %w", err)
+	}
+	return nil
+}
+
+// discard removes a container that never became a workload, whatever has become
+// of ctx. What it cannot remove it logs: the caller has an error to return.
+func (b *Backend) discard(ctx context.Context, id string) {
+	if err := b.removeContainer(context.WithoutCancel(ctx), id); err != nil {
+		b.config.Log.Error("container left behind", zap.String("container", id), zap.Error(err))
+	}
+}
+
+// removeContainer kills and removes a container with its anonymous volumes, and
+// returns when it is gone.
+func (b *Backend) removeContainer(ctx context.Context, id string) error {
+	ctx, cancel := b.call(ctx)
+	defer cancel()
+	for {
+		err := b.client.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		switch {
+		case err == nil || errdefs.IsNotFound(err):
+			return nil
+		case !errdefs.IsConflict(err):
+			return fmt.Errorf("remove container %s: %w", shortID(id), err)
+		}
+		// Somebody else is removing it. Wait for the end of that.
+		if err := sleep(ctx, fillPoll); err != nil {
+			return fmt.Errorf("remove container %s: %w", shortID(id), err)
+		}
+	}
+}
+
+// call bounds a call that only asks.
+func (b *Backend) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, b.config.CallTimeout)
+}
+
+// steady bounds a call that changes something: it goes on for a little while
+// after ctx has ended.
+func (b *Backend) steady(ctx context.Context) (context.Context, context.CancelFunc) {
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.config.CallTimeout)
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(linger, cancel)
+		context.AfterFunc(call, func() { timer.Stop() })
+	})
+	return call, func() { stop(); cancel() }
+}
+
+func (p containerPlan) hasLimits() bool {
+	r := p.HostConfig.Resources
+	return r.NanoCPUs != 0 || r.Memory != 0 || r.PidsLimit != nil
+}
+
+func shortID(id string) string {
+	const short = 12
+	if len(id) == 64 {
+		return id[:short]
+	}
+	return id
+}
+
+// sleep waits, and returns early with the cause when ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
