@@ -1,0 +1,271 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/longshore-run/longshore/internal/api"
+	"github.com/longshore-run/longshore/internal/backend"
+)
+
+const (
+	// crashLogLimit bounds what an executor may print. It prints nothing while
+	// all is well, so it is looked at rarely.
+	crashLogLimit = 4 << 20
+	crashLogCheck = time.Minute
+	// crashLogTail is how much of it becomes the reason of an exit.
+	crashLogTail = 4 << 10
+	// maxReport bounds the report: it lies where steps can write, too.
+	maxReport = 1 << 20
+
+	signalBase = 128 // plus a signal's number: the code of who died of it
+)
+
+// workload is one job's executor, and all that it started.
+type workload struct {
+	dir string
+	cmd *exec.Cmd
+	log *zap.Logger
+
+	askOnce sync.Once
+	askErr  error
+	killed  atomic.Bool // by us
+
+	oomBefore int64         // the host's count of processes killed for memory
+	ended     chan struct{} // closed by own, which writes exit before that
+	exit      backend.Exit
+
+	table    sync.Mutex // held while processes are looked up by id and killed
+	reaped   bool
+	removing sync.Mutex
+}
+
+func newWorkload(dir string, cmd *exec.Cmd, log *zap.Logger) *workload {
+	return &workload{dir: dir, cmd: cmd, log: log, oomBefore: oomKills(), ended: make(chan struct{})}
+}
+
+// own waits for the executor. It ends with it, and owns exit until then.
+func (w *workload) own() {
+	defer close(w.ended)
+	bounding, stop := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	watch.Go(func() { w.boundCrashLog(bounding) })
+	if awaitEnd(w.cmd.Process.Pid) {
+		// As in a container, what the executor leaves running ends with it.
+		w.killAll()
+	}
+	w.reap()
+	stop()
+	watch.Wait()
+	w.exit = w.collect()
+}
+
+// reap frees the executor's process id, which is that of its session, too.
+func (w *workload) reap() {
+	if awaitEnd(w.cmd.Process.Pid) {
+		w.table.Lock()
+		defer w.table.Unlock()
+		w.reaped = true
+	}
+	_ = w.cmd.Wait() // an exit code that is not 0 is an answer
+}
+
+// killAll kills every process of the job that can be found. It does nothing
+// once the executor is reaped: its process id may be somebody else's by then.
+func (w *workload) killAll() {
+	w.table.Lock()
+	defer w.table.Unlock()
+	if !w.reaped {
+		w.killFound()
+	}
+}
+
+// boundCrashLog empties the crash log when it grows beyond its limit. The
+// executor appends, so it goes on at the new end.
+func (w *workload) boundCrashLog(ctx context.Context) {
+	tick := time.NewTicker(crashLogCheck)
+	defer tick.Stop()
+	path := filepath.Join(w.dir, crashLogName)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if info, err := os.Lstat(path); err == nil && info.Size() > crashLogLimit {
+			_ = os.Truncate(path, 0)
+		}
+	}
+}
+
+// collect describes an executor that has ended.
+func (w *workload) collect() backend.Exit {
+	exit := backend.Exit{Report: readReport(filepath.Join(w.dir, reportName))}
+	status, ok := w.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	var reasons []string
+	if ok && status.Signaled() {
+		exit.Code = signalBase + int(status.Signal())
+		reasons = append(reasons, "killed by "+signalName(status.Signal()))
+		if status.Signal() == syscall.SIGKILL && !w.killed.Load() && oomKills() > w.oomBefore {
+			exit.OutOfMemory = true
+			reasons = append(reasons, "the host ran out of memory")
+		}
+	} else {
+		exit.Code = w.cmd.ProcessState.ExitCode()
+	}
+	if exit.Report != nil && exit.Report.Outcome != "" {
+		return exit
+	}
+	if tail := w.crashTail(); tail != "" {
+		reasons = append(reasons, "the executor printed: "+tail)
+	}
+	exit.Reason = strings.Join(reasons, "; ")
+	return exit
+}
+
+// crashTail returns the last of what the executor printed.
+func (w *workload) crashTail() string {
+	file, err := os.Open(filepath.Join(w.dir, crashLogName))
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.Size() > crashLogTail {
+		if _, err := file.Seek(-crashLogTail, io.SeekEnd); err != nil {
+			return ""
+		}
+	}
+	text, err := io.ReadAll(io.LimitReader(file, crashLogTail))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(bytes.ToValidUTF8(text, []byte("\uFFFD"))))
+}
+
+// readReport returns nil for a report that is not there, or is none. It follows
+// no link: a step could have put one there.
+func readReport(path string) *api.Report {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxReport))
+	if err != nil {
+		return nil
+	}
+	var report api.Report
+	if json.Unmarshal(data, &report) != nil {
+		return nil
+	}
+	return &report
+}
+
+// ID returns the process id of the executor.
+func (w *workload) ID() string { return strconv.Itoa(w.cmd.Process.Pid) }
+
+// Wait blocks until the executor has ended, and what it left with it.
+func (w *workload) Wait(ctx context.Context) (backend.Exit, error) {
+	select {
+	case <-w.ended:
+		return w.exit, nil
+	default:
+	}
+	select {
+	case <-w.ended:
+		return w.exit, nil
+	case <-ctx.Done():
+		return backend.Exit{}, context.Cause(ctx)
+	}
+}
+
+// Stop sends SIGTERM to the executor alone, once, and kills everything of the
+// job when it has not ended after grace.
+func (w *workload) Stop(ctx context.Context, grace time.Duration) error {
+	w.askOnce.Do(func() { w.askErr = w.cmd.Process.Signal(syscall.SIGTERM) })
+	if w.askErr != nil && !errors.Is(w.askErr, os.ErrProcessDone) {
+		return fmt.Errorf("send SIGTERM to process %s: %w", w.ID(), w.askErr)
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-w.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+	}
+	return w.kill(ctx)
+}
+
+// kill kills the job and waits for its end.
+func (w *workload) kill(ctx context.Context) error {
+	select {
+	case <-w.ended:
+		return nil
+	default:
+	}
+	w.killed.Store(true)
+	w.killAll()
+	select {
+	case <-w.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Remove kills the job, waits for its end, and removes its directory.
+func (w *workload) Remove(ctx context.Context) error {
+	if err := w.kill(ctx); err != nil {
+		return err
+	}
+	w.removing.Lock()
+	defer w.removing.Unlock()
+	return removeAll(w.dir)
+}
+
+// removeAll removes a directory also where a job left directories that its own
+// user may not write to, as Go's module cache does.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil || !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if entry != nil && entry.IsDir() {
+			_ = os.Chmod(path, dirMode) //nolint:gosec // WalkDir follows no links
+		}
+		return nil //nolint:nilerr // as much as can be done
+	})
+	return os.RemoveAll(dir)
+}
+
+func signalName(s syscall.Signal) string {
+	switch s {
+	case syscall.SIGKILL:
+		return "SIGKILL"
+	case syscall.SIGTERM:
+		return "SIGTERM"
+	case syscall.SIGSEGV:
+		return "SIGSEGV"
+	case syscall.SIGABRT:
+		return "SIGABRT"
+	}
+	return "signal " + strconv.Itoa(int(s))
+}
