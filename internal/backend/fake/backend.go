@@ -150,4 +150,3 @@ func (w *workload) makeDirectory(job *api.JobFile) error {
 	job.ReportPath = filepath.Join(w.dir, "report.json")
 	return os.Mkdir(job.Directory, 0o700)
 }
-
