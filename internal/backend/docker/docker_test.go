@@ -200,6 +200,14 @@ func (e engine) harness(t *testing.T, name string) backendtest.Harness {
 			}
 			return data, true
 		},
+		SlowStart: func(t *testing.T) (backend.Backend, api.DockerImage) {
+			r := e.newRegistry(t)
+			r.stuck = make(chan struct{})
+			t.Cleanup(func() { close(r.stuck) })
+			config := config
+			config.PullPolicy = docker.PullAlways
+			return newBackend(t, config), api.DockerImage{Reference: r.reference("latest")}
+		},
 		BrokenStart: map[string]func(*testing.T, backend.Spec) (backend.Backend, backend.Spec){
 			"an image that is not there": func(t *testing.T, spec backend.Spec) (backend.Backend, backend.Spec) {
 				spec.Image.Reference = "longshore-test/no-such-image:latest"

@@ -173,7 +173,7 @@ func adviceFor(err error) string {
 // to check.
 func imageError(name string, err error) error {
 	var already *backend.StartError
-	if errors.As(err, &already) || client.IsErrConnectionFailed(err) {
+	if errors.As(err, &already) || client.IsErrConnectionFailed(err) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	advice := adviceFor(err)

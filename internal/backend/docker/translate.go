@@ -23,6 +23,8 @@ const (
 	workDir      = "/longshore/work" // where steps start when "/" is not theirs to write to
 )
 
+const labelImage = "run.longshore.image"
+
 // keptCapabilities are the engine's default set less four that a deployment has
 // no use for: NET_RAW (forged packets), MKNOD (devices), AUDIT_WRITE (the
 // host's audit log) and SETFCAP (capabilities on files).
@@ -54,7 +56,7 @@ func plan(config Config, spec backend.Spec, image imageFacts, volume string) con
 			Entrypoint: []string{executorPath, "run", "--job-file", jobFilePath},
 			Cmd:        []string{},
 			Env:        environment(spec.Env),
-			Labels:     labels(spec),
+			Labels:     labels(spec, image),
 			StopSignal: "SIGTERM",
 			// An image's health check would run its own command beside the steps.
 			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
@@ -96,12 +98,13 @@ func hostConfig(config Config, limits backend.Limits, volume string) *container.
 	return h
 }
 
-func labels(spec backend.Spec) map[string]string {
+func labels(spec backend.Spec, image imageFacts) map[string]string {
 	return map[string]string{
 		backend.LabelPool:       spec.Pool,
 		backend.LabelAgent:      spec.Agent,
 		backend.LabelJob:        spec.Job.JobID,
 		backend.LabelDeployment: spec.Job.DeploymentID,
+		labelImage:              image.Reference, // the engine's own column shows the id
 	}
 }
 
