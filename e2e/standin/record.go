@@ -1,0 +1,64 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"time"
+)
+
+// recorder appends what happens to a file, one JSON object a line, each in a
+// single write, so that several processes may share the file.
+type recorder struct{ file *os.File }
+
+type event struct {
+	Event  string            `json:"event"`
+	Time   string            `json:"time"`
+	Pid    int               `json:"pid"`
+	Argv   []string          `json:"argv,omitempty"`
+	Env    map[string]string `json:"env,omitempty"`
+	Dir    string            `json:"dir,omitempty"`
+	Signal string            `json:"signal,omitempty"`
+	Exit   *int              `json:"exit,omitempty"`
+}
+
+func openRecorder(env func(string) string) *recorder {
+	path := env("PULUMI_STANDIN_RECORD")
+	if path == "" {
+		return &recorder{}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		f = os.Stderr
+	}
+	return &recorder{f}
+}
+
+func (r *recorder) write(e event) {
+	if r.file == nil {
+		return
+	}
+	e.Time, e.Pid = time.Now().UTC().Format(time.RFC3339Nano), os.Getpid()
+	line, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
+	_, _ = r.file.Write(append(line, '\n'))
+}
+
+func (r *recorder) start(argv []string, env func(string) string) {
+	values := map[string]string{}
+	for _, name := range names(env("PULUMI_STANDIN_RECORD_ENV")) {
+		values[name] = env(name)
+	}
+	dir, _ := os.Getwd()
+	r.write(event{Event: "start", Argv: argv, Env: values, Dir: dir})
+}
+
+func (r *recorder) signal(s os.Signal) { r.write(event{Event: "signal", Signal: s.String()}) }
+
+func (r *recorder) end(code int) { r.write(event{Event: "end", Exit: &code}) }
+
+func names(list string) []string {
+	return strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' })
+}
