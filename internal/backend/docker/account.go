@@ -17,10 +17,31 @@ import (
 // account is the user and group a job's processes run as.
 type account struct{ UID, GID int }
 
-// account finds out who user ("", "name", "uid", "name:group", "uid:gid") is in
+// account finds out who a job's user is in a container of an image, once per
+// image.
+func (b *Backend) account(ctx context.Context, containerID string, image imageFacts) (account, error) {
+	user := jobUser(b.config, image)
+	key := image.ID + " " + user
+	b.mu.Lock()
+	who, known := b.accounts[key]
+	b.mu.Unlock()
+	if known {
+		return who, nil
+	}
+	who, err := b.resolve(ctx, containerID, user)
+	if err != nil {
+		return account{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.accounts[key] = who
+	return who, nil
+}
+
+// resolve finds out who user ("", "name", "uid", "name:group", "uid:gid") is in
 // a container. Names are looked up in the image's own /etc/passwd and
 // /etc/group, as the engine does at start.
-func (b *Backend) account(ctx context.Context, containerID, user string) (account, error) {
+func (b *Backend) resolve(ctx context.Context, containerID, user string) (account, error) {
 	name, group, hasGroup := strings.Cut(user, ":")
 	if name == "" || name == "root" || name == "0" {
 		if !hasGroup {

@@ -2,9 +2,11 @@
 // another one that speaks its API. It is the only package that knows that API.
 //
 // Nothing is shared with the engine's host: the executor travels in a volume
-// that is filled once per executor, the job file by the call that copies an
-// archive into a container, the report by the one that copies out of it. So the
-// engine may be remote, and the agent may be a container itself.
+// that is filled once per executor; the job file through the executor's standard
+// input or, for users who are not root, by the call that copies an archive into
+// a container; the report back through the executor's output, or by the call
+// that copies out of the container. So the engine may be remote, and the agent
+// may be a container itself.
 //
 // Every call that should be quick has a deadline, so that an engine which
 // accepts a connection and never answers stops nothing but its own jobs' start.
@@ -12,10 +14,12 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -23,6 +27,7 @@ import (
 	"github.com/docker/docker/client"
 	"go.uber.org/zap"
 
+	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
 )
 
@@ -37,6 +42,9 @@ type Backend struct {
 	config  Config
 	client  *client.Client
 	volumes *volumes
+
+	mu       sync.Mutex
+	accounts map[string]account // by image id and user
 }
 
 var _ backend.Backend = (*Backend)(nil)
@@ -57,7 +65,7 @@ func New(config Config) (*Backend, error) {
 	if strings.HasPrefix(c.DaemonHost(), "ssh://") {
 		return nil, fmt.Errorf("docker: host %s: ssh is not supported, use unix:// or tcp:// with TLS", c.DaemonHost())
 	}
-	return &Backend{config: config, client: c, volumes: newVolumes()}, nil
+	return &Backend{config: config, client: c, volumes: newVolumes(), accounts: map[string]account{}}, nil
 }
 
 // Start pulls the image as the policy says, makes sure that the executor is on
@@ -110,18 +118,35 @@ func (b *Backend) create(ctx context.Context, p containerPlan) (string, error) {
 	return "", fmt.Errorf("create container: %w", err)
 }
 
-// bringUp fills a created container and starts it.
+// bringUp starts a created container and gives it its job.
 func (b *Backend) bringUp(ctx context.Context, id string, spec backend.Spec, image imageFacts, volume string) error {
-	user := image.User
-	if b.config.User != "" {
-		user = b.config.User
-	}
-	who, err := b.account(ctx, id, user)
+	who, err := b.account(ctx, id, image)
 	if err != nil {
 		return &backend.StartError{Reason: reasonUser, Err: err}
 	}
 	job := spec.Job
 	job.Directory, job.ReportPath = startDirectory(b.config, who), reportPath
+	begin := b.startByCopy
+	if handsOver(b.config, image) {
+		begin = b.startByStdin
+	}
+	err = begin(ctx, id, job, who)
+	if err == nil || ctx.Err() != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	// An operator may have pruned the executor's volume since it was filled.
+	if complete, statErr := b.volumeComplete(ctx, id); statErr == nil && !complete {
+		b.volumes.setFilled(volume, false)
+		if _, err := b.executorVolume(ctx, image); err != nil {
+			return &backend.StartError{Reason: reasonExecutor, Err: err}
+		}
+		return begin(ctx, id, job, who)
+	}
+	return err
+}
+
+// startByCopy puts the job file into the container, then starts it.
+func (b *Backend) startByCopy(ctx context.Context, id string, job api.JobFile, who account) error {
 	archive, err := jobArchive(job, who, time.Now())
 	if err != nil {
 		return err
@@ -135,19 +160,37 @@ func (b *Backend) bringUp(ctx context.Context, id string, spec backend.Spec, ima
 	if err != nil {
 		return fmt.Errorf("copy the job file into the container: %w", err)
 	}
-	err = b.start(ctx, id)
-	if err == nil || ctx.Err() != nil {
-		return errors.Join(err, context.Cause(ctx))
+	return b.start(ctx, id)
+}
+
+// startByStdin starts the container and writes the job file to its executor.
+func (b *Backend) startByStdin(ctx context.Context, id string, job api.JobFile, _ account) error {
+	data, err := json.Marshal(job)
+	if err != nil {
+		return fmt.Errorf("encode job file: %w", err)
 	}
-	// An operator may have pruned the executor's volume since it was filled.
-	if complete, statErr := b.volumeComplete(ctx, id); statErr == nil && !complete {
-		b.volumes.setFilled(volume, false)
-		if _, err := b.executorVolume(ctx, image); err != nil {
-			return &backend.StartError{Reason: reasonExecutor, Err: err}
-		}
-		return b.start(ctx, id)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return err
+	call, cancel := b.steady(ctx)
+	defer cancel()
+	stdin, err := b.client.ContainerAttach(call, id, container.AttachOptions{Stream: true, Stdin: true})
+	if err != nil {
+		return fmt.Errorf("attach to the container: %w", err)
+	}
+	defer stdin.Close()
+	if err := b.start(ctx, id); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(call, func() { stdin.Close() })
+	defer stop()
+	if _, err := stdin.Conn.Write(data); err != nil {
+		return fmt.Errorf("hand the job file to the executor: %w", err)
+	}
+	if err := stdin.CloseWrite(); err != nil {
+		return fmt.Errorf("hand the job file to the executor: %w", err)
+	}
+	return nil
 }
 
 // start starts a container. It is not started when ctx has ended.

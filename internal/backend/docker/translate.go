@@ -45,6 +45,10 @@ type containerPlan struct {
 // plan translates a spec into a container. It is pure: the same input gives the
 // same plan, and nothing is asked of an engine.
 func plan(config Config, spec backend.Spec, image imageFacts, volume string) containerPlan {
+	jobFile, byStdin := jobFilePath, handsOver(config, image)
+	if byStdin {
+		jobFile = "-"
+	}
 	return containerPlan{
 		Name: containerName(spec.Job.JobID),
 		Config: &container.Config{
@@ -53,11 +57,12 @@ func plan(config Config, spec backend.Spec, image imageFacts, volume string) con
 			// The steps' own directory is the executor's affair; this one always
 			// exists, or is the operator's, which the engine makes.
 			WorkingDir: cmp.Or(config.Directory, "/"),
-			Entrypoint: []string{executorPath, "run", "--job-file", jobFilePath},
+			Entrypoint: []string{executorPath, "run", "--job-file", jobFile},
 			Cmd:        []string{},
 			Env:        environment(spec.Env),
 			Labels:     labels(spec, image),
 			StopSignal: "SIGTERM",
+			OpenStdin:  byStdin, StdinOnce: byStdin, AttachStdin: byStdin,
 			// An image's health check would run its own command beside the steps.
 			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 		},
@@ -126,6 +131,19 @@ func environment(env map[string]string) []string {
 		list = append(list, name+"="+env[name])
 	}
 	return list
+}
+
+// jobUser is who a job's processes run as: the operator's word, else the
+// image's.
+func jobUser(config Config, image imageFacts) string { return cmp.Or(config.User, image.User) }
+
+// handsOver reports whether the job file goes through the executor's standard
+// input. That is quicker than copying it into the container, for which older
+// engines start a process of their own, and leaves no trace on any disk; but
+// only root can make the job's directory itself.
+func handsOver(config Config, image imageFacts) bool {
+	name, _, _ := strings.Cut(jobUser(config, image), ":")
+	return name == "" || name == "root" || name == "0"
 }
 
 // startDirectory is where every step starts. Root starts in "/", as in Pulumi's

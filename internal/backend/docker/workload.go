@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -28,8 +29,8 @@ const (
 	// not answer.
 	retryMin = 100 * time.Millisecond
 	retryMax = 2 * time.Second
-	// stderrTail is how much of what a crashed executor printed is kept.
-	stderrTail = 4 << 10
+	// printedTail is how much of what an executor printed is kept.
+	printedTail = 8 << 10
 )
 
 // workload is one job's container. What its methods learn about the end is kept
@@ -120,14 +121,8 @@ func (w *workload) collect(ctx context.Context, lost bool) (backend.Exit, error)
 		return backend.Exit{}, err
 	}
 	exit := backend.Exit{Code: found.State.ExitCode, OutOfMemory: found.State.OOMKilled}
-	text, err := w.backend.readContainerFile(ctx, w.id, reportPath)
-	switch {
-	case client.IsErrConnectionFailed(err):
+	if exit.Report, err = w.report(ctx); err != nil {
 		return backend.Exit{}, err
-	case err != nil:
-		w.backend.config.Log.Warn("unreadable report", zap.String("container", w.ID()), zap.Error(err))
-	default:
-		exit.Report = parseReport(text)
 	}
 	if exit.Report == nil || exit.Report.Outcome == "" {
 		// Whoever removes a running container has it killed first, which looks
@@ -138,6 +133,25 @@ func (w *workload) collect(ctx context.Context, lost bool) (backend.Exit, error)
 		exit.Reason = w.reason(ctx, found, lost)
 	}
 	return exit, nil
+}
+
+// report returns the executor's last word, nil when it left none: the last line
+// of its output, where it prints its final report, else the file that it keeps,
+// which takes an older engine much longer to hand out.
+func (w *workload) report(ctx context.Context) (*api.Report, error) {
+	last := w.printed(ctx, container.LogsOptions{ShowStdout: true, Tail: "1"})
+	if report := parseReport(last); report != nil && report.Outcome != "" {
+		return report, nil
+	}
+	text, err := w.backend.readContainerFile(ctx, w.id, reportPath)
+	if client.IsErrConnectionFailed(err) {
+		return nil, err // ask again when the engine is back
+	}
+	if err != nil {
+		w.backend.config.Log.Warn("unreadable report", zap.String("container", w.ID()), zap.Error(err))
+		return nil, nil //nolint:nilnil // no report is an answer
+	}
+	return parseReport(text), nil
 }
 
 // reason says in words why an executor ended that did not say so itself.
@@ -157,29 +171,29 @@ func (w *workload) reason(ctx context.Context, found container.InspectResponse, 
 	if found.State.Error != "" {
 		parts = append(parts, found.State.Error)
 	}
-	if tail := w.tail(ctx); tail != "" {
+	if tail := w.printed(ctx, container.LogsOptions{ShowStderr: true, Tail: "50"}); tail != "" {
 		parts = append(parts, "the executor printed: "+tail)
 	}
 	return strings.Join(parts, "; ")
 }
 
-// tail returns the last of what the executor printed, or nothing when that
+// printed returns the end of what the executor printed, or nothing when that
 // cannot be had.
-func (w *workload) tail(ctx context.Context) string {
+func (w *workload) printed(ctx context.Context, options container.LogsOptions) string {
 	ctx, cancel := w.backend.call(ctx)
 	defer cancel()
-	stream, err := w.backend.client.ContainerLogs(ctx, w.id, container.LogsOptions{ShowStderr: true, Tail: "50"})
+	stream, err := w.backend.client.ContainerLogs(ctx, w.id, options)
 	if err != nil {
 		return ""
 	}
 	defer stream.Close()
 	var text bytes.Buffer
-	if _, err := stdcopy.StdCopy(&text, &text, stream); err != nil && text.Len() == 0 {
+	if _, err := stdcopy.StdCopy(&text, &text, io.LimitReader(stream, maxSmallFile)); err != nil && text.Len() == 0 {
 		return ""
 	}
 	tail := text.Bytes()
-	if len(tail) > stderrTail {
-		tail = tail[len(tail)-stderrTail:]
+	if len(tail) > printedTail {
+		tail = tail[len(tail)-printedTail:]
 	}
 	return strings.TrimSpace(strings.ToValidUTF8(string(tail), "\uFFFD"))
 }

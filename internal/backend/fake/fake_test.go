@@ -110,7 +110,7 @@ func play(ctx context.Context, job fake.Job) backend.Exit {
 			_, err := os.Stat(filepath.Join(job.File.Directory, rest))
 			say(fmt.Sprintf("exists=%t", err == nil))
 		case "job-mode": // there is no file
-			say("-rw------- owner=true")
+			say("no file")
 		case "first-process": // nor a process
 			say("session=true")
 		case "args", "start-directory":

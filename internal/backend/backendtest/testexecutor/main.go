@@ -33,20 +33,10 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "testexecutor: arguments %q, want run --job-file FILE\n", args)
 		return 99
 	}
-	info, err := os.Stat(args[2])
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "testexecutor: %v\n", err)
-		return 98
-	}
-	data, err := os.ReadFile(args[2])
-	if err == nil {
-		err = json.Unmarshal(data, &e.job)
-	}
-	if err != nil {
+	if err := e.read(args[2]); err != nil {
 		fmt.Fprintf(os.Stderr, "testexecutor: job file: %v\n", err)
 		return 98
 	}
-	e.jobFile, e.info = args[2], info
 	if e.job.Directory != "" {
 		if err := os.Chdir(e.job.Directory); err != nil {
 			fmt.Fprintf(os.Stderr, "testexecutor: %v\n", err)
@@ -74,6 +64,28 @@ type executor struct {
 	terms   chan os.Signal
 	counted atomic.Int32
 	message []string
+}
+
+// read reads the job file; "-" is the standard input. The directory of the
+// report is the executor's to make where the backend could not.
+func (e *executor) read(path string) error {
+	file := os.Stdin
+	if path != "-" {
+		opened, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer opened.Close()
+		if e.info, err = opened.Stat(); err != nil {
+			return err
+		}
+		file = opened
+	}
+	e.jobFile = path
+	if err := json.NewDecoder(file).Decode(&e.job); err != nil {
+		return err
+	}
+	return os.MkdirAll(filepath.Dir(e.job.ReportPath), 0o700)
 }
 
 // do plays one command. done ends the script with code.
@@ -107,6 +119,10 @@ func (e *executor) do(command, rest string) (code int, done bool, err error) {
 	case "args":
 		e.say(os.Args...)
 	case "job-mode": // mode and owner of the job file, and who we are
+		if e.jobFile == "-" {
+			e.say("no file")
+			break
+		}
 		stat, _ := e.info.Sys().(*syscall.Stat_t)
 		e.say(fmt.Sprintf("%v owner=%t", e.info.Mode(), stat != nil && int(stat.Uid) == os.Getuid()))
 	case "first-process":
@@ -119,6 +135,9 @@ func (e *executor) do(command, rest string) (code int, done bool, err error) {
 		_, statErr := os.Stat(rest)
 		e.say(fmt.Sprintf("exists=%t", statErr == nil))
 	case "remove-job-file":
+		if e.jobFile == "-" {
+			break
+		}
 		return 0, false, os.Remove(e.jobFile)
 	case "allocate": // allocate MIB in this process
 		return allocate(rest), true, nil
@@ -146,6 +165,7 @@ func (e *executor) report(outcome api.Outcome) error {
 	if err != nil {
 		return err
 	}
+	fmt.Printf("%s\n", data)
 	return os.WriteFile(e.job.ReportPath, data, 0o600)
 }
 
