@@ -2,7 +2,8 @@ package api
 
 // JobFile is what an agent hands to the executor of one job: everything it
 // needs, in one file of mode 0600 that the executor reads and removes first
-// thing. It never travels in an argument or an environment variable.
+// thing; "-" as its name stands for standard input. It never travels in an
+// argument or an environment variable.
 type JobFile struct {
 	ServiceURL   string `json:"serviceURL"` // base URL as the job reaches it, without /api
 	JobID        string `json:"jobID"`
@@ -18,7 +19,9 @@ type JobFile struct {
 	// Directory is where every step starts. Empty means the directory in which
 	// the executor was started.
 	Directory string `json:"directory,omitempty"`
-	// ReportPath is where the executor keeps its Report up to date.
+	// ReportPath is where the executor keeps its Report up to date. It makes the
+	// directory when there is none, and prints its final report as the last line
+	// of its standard output as well.
 	ReportPath string `json:"reportPath"`
 
 	HeartbeatInterval Duration `json:"heartbeatInterval,omitempty"` // default 30s

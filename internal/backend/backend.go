@@ -26,8 +26,23 @@ import (
 //     job outlives the agent that started it.
 //   - The executor is the workload's first process. It receives its job file by
 //     a way that shows in no process list, environment, or description of the
-//     workload, and nothing of the agent's own environment.
-//   - Two jobs cannot see each other's files.
+//     workload, and nothing of the agent's own environment. When it ends, for
+//     whatever reason, everything that it left running ends, too.
+//   - Two jobs do not share a directory. A backend with a kernel's help (a
+//     container) keeps them from reading each other's files; process cannot,
+//     because its jobs run as one user.
+//
+// What a backend expects of the executor that it starts as
+// "longshore-executor run --job-file FILE":
+//
+//   - FILE may be "-": the job file then comes on standard input, ends with it,
+//     and there is nothing to remove.
+//   - It makes the directory of JobFile.ReportPath, with mode 0700, when there is
+//     none, keeps its report there, and puts nothing anywhere else but in
+//     JobFile.Directory.
+//   - The last line that it prints on standard output is its final report, as one
+//     line of JSON. Nothing else goes there. A backend may read it from there
+//     instead of from the file.
 type Backend interface {
 	// Check reports whether a job could be started now. Its error says what is
 	// wrong and what to do about it. An agent polls only while Check is nil.
@@ -49,7 +64,9 @@ type Workload interface {
 	// Stop asks the executor once, with SIGTERM, to cancel its job by the
 	// ladder, and kills everything in the workload when it has not ended after
 	// grace. It returns when the workload has ended. A second call joins the
-	// first and does not ask again. Stopping what has ended is no error.
+	// first and does not ask again; of several graces the one that ends first
+	// counts. When ctx ends, Stop returns and kills nothing. Stopping what has
+	// ended is no error.
 	Stop(ctx context.Context, grace time.Duration) error
 	// Remove frees everything the workload holds, killing it first if it still
 	// runs. It is idempotent.
@@ -62,7 +79,7 @@ var ErrGone = errors.New("removed outside of the agent")
 // StartError is an error of Start that the job's owner can do something about,
 // such as an image that does not exist. Its text is for the job's log.
 type StartError struct {
-	Reason string // image, limits, executor: few values, for metrics
+	Reason string // image, limits, network, user, executor, workspace: few values, for metrics
 	Err    error
 }
 

@@ -1,7 +1,10 @@
 package docker
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"go.uber.org/zap"
@@ -71,7 +74,7 @@ type Config struct {
 
 func (c *Config) setDefaults() error {
 	if c.ExecutorSource == nil {
-		return fmt.Errorf("docker: no executor source")
+		return errors.New("docker: no executor source")
 	}
 	if c.PullPolicy == "" {
 		c.PullPolicy = PullAlways
@@ -94,6 +97,12 @@ func (c *Config) setDefaults() error {
 	}
 	if c.PullRetry <= 0 {
 		c.PullRetry = 30 * time.Second
+	}
+	if c.DockerConfigDir == "" {
+		c.DockerConfigDir = os.Getenv("DOCKER_CONFIG")
+	}
+	if home, err := os.UserHomeDir(); c.DockerConfigDir == "" && err == nil {
+		c.DockerConfigDir = filepath.Join(home, ".docker")
 	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
