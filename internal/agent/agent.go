@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -45,10 +46,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	}
 	config = config.withDefaults(hostname)
 	deps = deps.withDefaults()
-	if err := makeDirectory(config.WorkingDirectory); err != nil {
-		return nil, err
-	}
-	api, err := client.New(client.Options{
+	options := client.Options{
 		BaseURL:        config.ServiceURL,
 		UserAgent:      fmt.Sprintf("longshore-agent/%s (%s/%s; %s; %d)", deps.Version, runtime.GOOS, runtime.GOARCH, hostname, os.Getpid()),
 		RequestTimeout: config.RequestTimeout,
@@ -58,7 +56,18 @@ func New(config Config, deps Deps) (*Agent, error) {
 		Breaker:        client.Breaker{Failures: config.BreakerFailures, Open: config.BreakerTimeout},
 		Observer:       newRequestMetrics(deps.Registerer),
 		Log:            deps.Log,
-	})
+	}
+	if err := makeDirectory(config.WorkingDirectory); err != nil {
+		return nil, err
+	}
+	api, err := client.New(options)
+	if err != nil {
+		return nil, err
+	}
+	// A claim is never handed out again, so the calls of a job are not given up
+	// after a few tries; the runner bounds their time.
+	options.Retries, options.RetryWait, options.RetryMaxWait = -1, 500*time.Millisecond, 15*time.Second
+	persistent, err := client.New(options)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +81,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	jobs := runner.New(runner.Options{
 		Backend:        place,
 		Pool:           pool,
-		NewJob:         func(id, token string) runner.Job { return api.Job(id, token) },
+		NewJob:         func(id, token string) runner.Job { return persistent.Job(id, token) },
 		AgentName:      config.Name,
 		PoolName:       config.Pool,
 		ServiceURL:     config.JobServiceURL,

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,7 +32,12 @@ func (s source) Claim(ctx context.Context, wait time.Duration) (poll.Answer, err
 	case ctx.Err() == nil:
 		s.health.Set("service", err)
 	}
-	return poll.Answer{Work: result.Work, RetryAfter: result.RetryAfter, WaitApplied: result.WaitApplied}, err
+	answer := poll.Answer{Work: result.Work, RetryAfter: result.RetryAfter, WaitApplied: result.WaitApplied}
+	var failed *client.Error
+	if errors.As(err, &failed) {
+		answer.RetryAfter = failed.RetryAfter()
+	}
+	return answer, err
 }
 
 // checked notes in the health what a check found. A check that fails is

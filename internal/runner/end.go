@@ -95,7 +95,10 @@ func (j *run) lastWords(ctx context.Context, v verdict) {
 }
 
 func (j *run) say(ctx context.Context, step int, text string) {
-	w := j.streams.Step(step)
+	w := j.streams.Step(0)
+	if step > 0 { // the executor may have written there before
+		w = j.streams.Continue(step)
+	}
 	for line := range strings.SplitSeq(text, "\n") {
 		w.Line("%s", line)
 	}

@@ -1,0 +1,471 @@
+package poll_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+
+	"github.com/longshore-run/longshore/internal/api"
+	"github.com/longshore-run/longshore/internal/poll"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// service is a queue that holds polls open, as Longshore's server does.
+type service struct {
+	mu      sync.Mutex
+	queue   []string
+	arrived chan struct{}
+	polls   []time.Time
+	open    int // polls that are being held
+	most    int // that were, at the same time
+	ignores bool
+	answer  poll.Answer // of a poll without work
+	err     error
+}
+
+func newService(ids ...string) *service {
+	return &service{queue: ids, arrived: make(chan struct{})}
+}
+
+func (s *service) put(ids ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(s.queue, ids...)
+	close(s.arrived)
+	s.arrived = make(chan struct{})
+}
+
+func (s *service) Claim(ctx context.Context, wait time.Duration) (poll.Answer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.polls = append(s.polls, time.Now())
+	s.open++
+	s.most = max(s.most, s.open)
+	defer func() { s.open-- }()
+	until := time.After(wait)
+	for {
+		if s.err != nil {
+			return s.answer, s.err
+		}
+		if len(s.queue) > 0 {
+			id := s.queue[0]
+			s.queue = s.queue[1:]
+			return poll.Answer{Work: &api.AgentWorkflowDefinition{JobID: id, TypeSpecificID: id}}, nil
+		}
+		if s.ignores {
+			return s.answer, nil
+		}
+		arrived := s.arrived
+		s.mu.Unlock()
+		select {
+		case <-arrived:
+			s.mu.Lock()
+		case <-until:
+			s.mu.Lock()
+			s.answer.WaitApplied = true
+			return s.answer, nil
+		case <-ctx.Done():
+			s.mu.Lock()
+			return poll.Answer{}, ctx.Err()
+		}
+	}
+}
+
+func (s *service) made() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]time.Time(nil), s.polls...)
+}
+
+// jobs is a handler whose jobs take a while, unless their context ends.
+type jobs struct {
+	takes time.Duration
+
+	mu        sync.Mutex
+	started   []string
+	running   int
+	most      int
+	finished  []string
+	cancelled []string
+}
+
+func (j *jobs) Handle(ctx context.Context, work api.AgentWorkflowDefinition) {
+	j.mu.Lock()
+	j.started = append(j.started, work.JobID)
+	j.running++
+	j.most = max(j.most, j.running)
+	j.mu.Unlock()
+	var cut bool
+	select {
+	case <-time.After(j.takes):
+	case <-ctx.Done():
+		cut = true
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.running--
+	if cut {
+		j.cancelled = append(j.cancelled, work.JobID)
+		return
+	}
+	j.finished = append(j.finished, work.JobID)
+}
+
+func (j *jobs) counts() (started, running, finished, cancelled int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.started), j.running, len(j.finished), len(j.cancelled)
+}
+
+// start runs a loop in the bubble. stop drains it, cancel cancels it; wait
+// returns what Run returned.
+func start(t *testing.T, o poll.Options) (drain, cancel func(), wait func() error) {
+	t.Helper()
+	ctx, cancelCause := context.WithCancelCause(t.Context())
+	stop, done := make(chan struct{}), make(chan error, 1)
+	loop := poll.New(o)
+	go func() { done <- loop.Run(ctx, stop) }()
+	var once sync.Once
+	return func() { once.Do(func() { close(stop) }) },
+		func() { cancelCause(errors.New("second signal")) },
+		func() error {
+			t.Helper()
+			defer cancelCause(nil)
+			return <-done
+		}
+}
+
+func names(n int) []string {
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("job-%d", i)
+	}
+	return ids
+}
+
+func TestNeverMoreJobsThanSlotsAndNoPollWithoutOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, j := newService(names(10)...), &jobs{takes: time.Minute}
+		drain, _, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 3})
+		synctest.Wait()
+		if started, running, _, _ := j.counts(); started != 3 || running != 3 {
+			t.Errorf("at once: %d started, %d running, want 3 and 3", started, running)
+		}
+		if got := len(s.made()); got != 3 {
+			t.Errorf("%d polls with all slots in use, want the 3 that brought work", got)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if started, _, finished, _ := j.counts(); started != 10 || finished != 10 || j.most != 3 || s.most != 1 {
+			t.Errorf("%d started, %d finished, at most %d jobs and %d polls at a time, want 10, 10, 3, 1", started, finished, j.most, s.most)
+		}
+		drain()
+		if err := wait(); err != nil {
+			t.Errorf("Run() = %v", err)
+		}
+	})
+}
+
+func TestWorkIsClaimedTheMomentItArrives(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, j := newService(), &jobs{takes: time.Second}
+		drain, _, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 2})
+		synctest.Wait()
+		if got := s.made(); len(got) != 1 || !got[0].Equal(time.Now()) {
+			t.Errorf("polls at start = %v, want one, at once", got)
+		}
+		time.Sleep(10*time.Minute + 7*time.Second)
+		if got := len(s.made()); got != 11 {
+			t.Errorf("%d polls in ten idle minutes, want 11: each held for a minute", got)
+		}
+		s.put("a", "b")
+		synctest.Wait()
+		if started, _, _, _ := j.counts(); started != 2 {
+			t.Errorf("%d started, want both, without waiting", started)
+		}
+		drain()
+		_ = wait()
+	})
+}
+
+func TestAnUnhealthyPlaceIsNotPolledFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, j := newService("a"), &jobs{}
+		began := time.Now()
+		o := poll.Options{Source: s, Handler: j, Slots: 1, Check: func(context.Context) error {
+			if time.Since(began) < time.Hour {
+				return errors.New("no engine")
+			}
+			return nil
+		}}
+		drain, _, wait := start(t, o)
+		time.Sleep(time.Hour - time.Second)
+		if got := len(s.made()); got != 0 {
+			t.Errorf("%d polls of an agent that can start nothing, want 0", got)
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		if _, _, finished, _ := j.counts(); finished != 1 {
+			t.Errorf("%d finished soon after the place was well again, want 1", finished)
+		}
+		drain()
+		_ = wait()
+	})
+}
+
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	t.Run("makes no new poll and lets work finish", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s, j := newService("a", "b"), &jobs{takes: time.Hour}
+			drain, _, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 2})
+			synctest.Wait()
+			polls := len(s.made())
+			drain()
+			s.put("c")
+			if err := wait(); err != nil {
+				t.Errorf("Run() = %v", err)
+			}
+			if _, _, finished, cancelled := j.counts(); finished != 2 || cancelled != 0 || len(s.made()) != polls {
+				t.Errorf("%d finished, %d cancelled, %d polls after the drain, want 2, 0, 0", finished, cancelled, len(s.made())-polls)
+			}
+		})
+	})
+	t.Run("runs what the held poll still brings", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s, j := newService(), &jobs{takes: time.Minute}
+			drain, _, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 2})
+			time.Sleep(20 * time.Second)
+			drain()
+			synctest.Wait()
+			s.put("late")
+			_ = wait()
+			if _, _, finished, cancelled := j.counts(); finished != 1 || cancelled != 0 {
+				t.Errorf("%d finished, %d cancelled, want the one that was claimed to finish", finished, cancelled)
+			}
+			if got := len(s.made()); got != 1 {
+				t.Errorf("%d polls, want the one that was held", got)
+			}
+		})
+	})
+	t.Run("of an idle agent ends with the held poll", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := newService()
+			drain, _, wait := start(t, poll.Options{Source: s, Handler: &jobs{}, Slots: 1, Wait: 30 * time.Second})
+			time.Sleep(10 * time.Second)
+			began := time.Now()
+			drain()
+			_ = wait()
+			if took := time.Since(began); took != 20*time.Second {
+				t.Errorf("drained in %v, want the 20s that were left of the held poll", took)
+			}
+		})
+	})
+	t.Run("does not wait for the next poll of a service that holds none", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := newService()
+			s.ignores = true
+			drain, _, wait := start(t, poll.Options{Source: s, Handler: &jobs{}, Slots: 1})
+			time.Sleep(time.Second)
+			began := time.Now()
+			drain()
+			_ = wait()
+			if took := time.Since(began); took > 100*time.Millisecond {
+				t.Errorf("drained in %v, want at once", took)
+			}
+		})
+	})
+}
+
+func TestCancelEndsPollAndWork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, j := newService("a"), &jobs{takes: time.Hour}
+		drain, cancel, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 2})
+		synctest.Wait()
+		began := time.Now()
+		drain()
+		cancel()
+		if err := wait(); err != nil {
+			t.Errorf("Run() = %v, want nil: it was ordered", err)
+		}
+		if _, _, _, cancelled := j.counts(); cancelled != 1 || time.Since(began) != 0 {
+			t.Errorf("%d cancelled after %v, want 1 at once", cancelled, time.Since(began))
+		}
+	})
+}
+
+func TestARefusedTokenStopsTheLoopAndNotTheJobs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, j := newService("a"), &jobs{takes: time.Hour}
+		_, _, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 2})
+		synctest.Wait()
+		s.mu.Lock()
+		s.err = fmt.Errorf("%w: 401", poll.ErrRefused)
+		s.mu.Unlock()
+		s.put()
+		if err := wait(); !errors.Is(err, poll.ErrRefused) {
+			t.Errorf("Run() = %v, want ErrRefused", err)
+		}
+		if _, _, finished, cancelled := j.counts(); finished != 1 || cancelled != 0 {
+			t.Errorf("%d finished, %d cancelled, want the job in hand to finish", finished, cancelled)
+		}
+		if got := len(s.made()); got != 2 {
+			t.Errorf("%d polls, want none after the refusal", got)
+		}
+	})
+}
+
+// gaps polls an idle service that holds nothing for a while and returns the
+// times between polls.
+func gaps(t *testing.T, answer poll.Answer, err error, o poll.Options, during time.Duration) []time.Duration {
+	t.Helper()
+	s := newService()
+	s.ignores, s.answer, s.err = true, answer, err
+	o.Source, o.Handler, o.Slots = s, &jobs{}, 4
+	drain, _, wait := start(t, o)
+	time.Sleep(during)
+	drain()
+	_ = wait()
+	var gaps []time.Duration
+	polls := s.made()
+	for i := range polls[1:] {
+		gaps = append(gaps, polls[i+1].Sub(polls[i]))
+	}
+	return gaps
+}
+
+func TestTimeBetweenPolls(t *testing.T) {
+	t.Parallel()
+	away := errors.New("connection refused")
+	for name, tc := range map[string]struct {
+		answer   poll.Answer
+		err      error
+		o        poll.Options
+		low, top time.Duration
+	}{
+		"is the interval, more or less":         {o: poll.Options{Interval: time.Minute}, low: 54 * time.Second, top: 66 * time.Second},
+		"is what the service asks for, or more": {answer: poll.Answer{RetryAfter: 5 * time.Second}, low: 5 * time.Second, top: 5500 * time.Millisecond},
+		"is ours, when it is to win":            {answer: poll.Answer{RetryAfter: 5 * time.Second}, o: poll.Options{IgnoreRetryAfter: true}, low: 54 * time.Second, top: 66 * time.Second},
+		"is never absurdly long":                {answer: poll.Answer{RetryAfter: 1000 * time.Hour}, low: 15 * time.Minute, top: 17 * time.Minute},
+		"is never absurdly short":               {answer: poll.Answer{RetryAfter: time.Nanosecond}, low: 200 * time.Millisecond, top: 220 * time.Millisecond},
+		"is what an error asks for, too":        {answer: poll.Answer{RetryAfter: 7 * time.Second}, err: away, low: 7 * time.Second, top: 7700 * time.Millisecond},
+		"is short when a poll is let go early":  {answer: poll.Answer{WaitApplied: true}, low: 500 * time.Millisecond, top: 1500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				got := gaps(t, tc.answer, tc.err, tc.o, time.Hour)
+				if len(got) == 0 {
+					t.Fatal("only one poll")
+				}
+				for _, gap := range got {
+					if gap < tc.low || gap > tc.top {
+						t.Errorf("%v between two polls, want %v to %v", gap, tc.low, tc.top)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestErrorsAreFollowedByLongerAndLongerWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		got := gaps(t, poll.Answer{}, errors.New("connection refused"), poll.Options{}, time.Hour)
+		if got[0] > 2*time.Second {
+			t.Errorf("%v before the first repetition, want a second or so", got[0])
+		}
+		for _, gap := range got {
+			if gap > 3*time.Minute {
+				t.Errorf("%v between two polls, want never more than 2m and jitter", gap)
+			}
+		}
+		if last := got[len(got)-1]; last < time.Minute {
+			t.Errorf("%v in the end, want to have backed off", last)
+		}
+	})
+}
+
+func TestAHerdSpreads(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		seconds := map[int64]int{}
+		for range 100 {
+			got := gaps(t, poll.Answer{}, nil, poll.Options{}, 2*time.Minute)
+			seconds[int64(got[0]/time.Second)]++
+		}
+		for second, n := range seconds {
+			if n > 30 {
+				t.Errorf("%d of 100 agents poll again after %ds, want them spread over 12s", n, second)
+			}
+		}
+	})
+}
+
+func TestOnceRunsOnePieceOfWork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, j := newService("a", "b"), &jobs{takes: time.Minute}
+		_, _, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 5, Once: true})
+		if err := wait(); err != nil {
+			t.Errorf("Run() = %v", err)
+		}
+		if started, _, finished, _ := j.counts(); started != 1 || finished != 1 {
+			t.Errorf("%d started, %d finished, want one", started, finished)
+		}
+	})
+}
+
+type crashing struct{ jobs *jobs }
+
+func (c crashing) Handle(ctx context.Context, work api.AgentWorkflowDefinition) {
+	if work.JobID == "bad" {
+		panic("a bug")
+	}
+	c.jobs.Handle(ctx, work)
+}
+
+func TestACrashStaysInItsSlot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, j := newService("bad", "good"), &jobs{takes: time.Second}
+		reg := prometheus.NewRegistry()
+		drain, _, wait := start(t, poll.Options{Source: s, Handler: crashing{j}, Slots: 1, Metrics: poll.NewMetrics(reg)})
+		time.Sleep(2 * time.Second)
+		drain()
+		_ = wait()
+		if _, _, finished, _ := j.counts(); finished != 1 {
+			t.Errorf("%d finished after a crash, want the slot to be free again", finished)
+		}
+		want := `
+# HELP longshore_agent_slot_panics_total Jobs that crashed their slot. Every one of them is a bug.
+# TYPE longshore_agent_slot_panics_total counter
+longshore_agent_slot_panics_total 1
+# HELP longshore_agent_slots_busy Jobs this agent has in hand.
+# TYPE longshore_agent_slots_busy gauge
+longshore_agent_slots_busy 0
+`
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "longshore_agent_slot_panics_total", "longshore_agent_slots_busy"); err != nil {
+			t.Error(err)
+		}
+	})
+}
