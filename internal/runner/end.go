@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -63,32 +62,43 @@ func (j *run) remove(ctx context.Context) {
 	}
 }
 
-// lastWords puts the line into the log of the step that v names, or of the
-// first that has not succeeded, and then ends that step. The line comes first:
-// a service may close the log with the status.
+// lastWords puts the line into the log of the step that v names, and then ends
+// that step: a service may close the log with the status.
 func (j *run) lastWords(ctx context.Context, v verdict) {
-	step := v.step
-	if step == unknownStep {
-		step = 0 // Setup, unless the executor has come so far as to end it
-	}
-	j.say(ctx, step, v.line)
-	if v.told {
+	if v.step == unknownStep {
+		j.failFirst(ctx, v.line)
 		return
 	}
-	if !v.failed {
-		j.settle(ctx, step)
+	j.say(ctx, v.step, v.line)
+	switch {
+	case v.told:
+	case !v.failed:
+		j.settle(ctx, v.step)
+	default:
+		err := j.job.Step(ctx, v.step, api.StepFailed)
+		if conflict(err) && v.settled {
+			j.settle(ctx, v.step-1)
+			err = j.job.Step(ctx, v.step, api.StepFailed)
+		}
+		j.unreported(v.step, err)
+	}
+}
+
+// failFirst fails the first step that has not succeeded, which only the service
+// knows, and puts line into its log.
+func (j *run) failFirst(ctx context.Context, line string) {
+	for step := range max(len(j.def.Steps), 1) {
+		err := j.job.Step(ctx, step, api.StepFailed)
+		if conflict(err) {
+			continue
+		}
+		j.unreported(step, err)
+		j.say(ctx, step, line)
 		return
 	}
-	err := j.job.Step(ctx, step, api.StepFailed)
-	if conflict(err) && v.step == unknownStep {
-		step++
-		j.say(ctx, step, v.line)
-		err = j.job.Step(ctx, step, api.StepFailed)
-	}
-	if conflict(err) && v.settled {
-		j.settle(ctx, step-1)
-		err = j.job.Step(ctx, step, api.StepFailed)
-	}
+}
+
+func (j *run) unreported(step int, err error) {
 	if err != nil && !client.Gone(err) && !conflict(err) {
 		j.log.Warn("the end of the job could not be reported", zap.Int("step", step), zap.Error(err))
 	}
@@ -99,9 +109,7 @@ func (j *run) say(ctx context.Context, step int, text string) {
 	if step > 0 { // the executor may have written there before
 		w = j.streams.Continue(step)
 	}
-	for line := range strings.SplitSeq(text, "\n") {
-		w.Line("%s", line)
-	}
+	w.Line("%s", text)
 	if err := j.streams.Flush(ctx); err != nil && !client.Gone(err) {
 		j.log.Warn("the last words of the job could not be delivered", zap.Error(err))
 	}

@@ -27,7 +27,7 @@ type verdict struct {
 
 const (
 	noStep      = -1 // there is nothing to say
-	unknownStep = -2 // the first step that has not succeeded
+	unknownStep = -2 // the first step that has not succeeded, whichever that is
 )
 
 const stackAdvice = " If it was changing infrastructure, the stack may hold a lock or pending operations: see with \"pulumi stack\", release with \"pulumi cancel\", then \"pulumi refresh\"."
