@@ -84,7 +84,7 @@ func Executor(t *testing.T) string {
 // RemoveExecutor removes what Executor built. TestMain calls it last.
 func RemoveExecutor() {
 	if path, err := build(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+		_ = os.RemoveAll(filepath.Dir(path))
 	}
 }
 

@@ -292,6 +292,14 @@ func (h Harness) removing(t *testing.T) {
 }
 
 func (h Harness) starting(t *testing.T) {
+	t.Run("a job file may be large", func(t *testing.T) {
+		spec := h.Spec("job-token", "report succeeded")
+		spec.Job.Definition.Env["LARGE"] = strings.Repeat("0123456789abcdef", 64<<10)
+		got := message(t, wait(t, h.start(t, h.New(t), spec)))[0]
+		if got != spec.Job.JobToken {
+			t.Errorf("the executor read %q, want %q", got, spec.Job.JobToken)
+		}
+	})
 	t.Run("setup gets whole lines", func(t *testing.T) {
 		var setup strings.Builder
 		w, err := h.New(t).Start(t.Context(), h.Spec("report succeeded"), &setup)

@@ -184,7 +184,7 @@ func (b *Backend) copyExecutor(ctx context.Context, helper, executor string) err
 	var writing sync.WaitGroup
 	writing.Go(func() { writer.CloseWithError(writeExecutorArchive(writer, executor, markerName)) })
 	defer writing.Wait()
-	defer reader.Close()
+	defer func() { _ = reader.Close() }()
 	return b.client.CopyToContainer(ctx, helper, binDir, reader, container.CopyToContainerOptions{})
 }
 

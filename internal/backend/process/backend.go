@@ -122,7 +122,7 @@ func (b *Backend) Start(ctx context.Context, spec backend.Spec, setup io.Writer)
 	if spec.Limits != (backend.Limits{}) {
 		fmt.Fprintln(setup, "limits of CPU, memory and processes are not enforced for jobs that run as processes")
 	}
-	w, err := b.startIn(dir, executor, spec)
+	w, err := b.startIn(dir, executor, spec) //nolint:contextcheck // the job outlives ctx
 	if err == nil && ctx.Err() != nil {
 		// Too late to be of use to anybody.
 		err = errors.Join(context.Cause(ctx), w.Remove(context.WithoutCancel(ctx)))

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -71,7 +72,7 @@ type executor struct {
 func (e *executor) read(path string) error {
 	file := os.Stdin
 	if path != "-" {
-		opened, err := os.Open(path)
+		opened, err := os.Open(path) //nolint:gosec // the backend names it
 		if err != nil {
 			return err
 		}
@@ -142,7 +143,7 @@ func (e *executor) do(command, rest string) (code int, done bool, err error) {
 	case "allocate": // allocate MIB in this process
 		return allocate(rest), true, nil
 	case "child-allocate": // allocate MIB in a child process; goes on when it is dead
-		_ = exec.Command("/proc/self/exe", "allocate", rest).Run()
+		_ = exec.CommandContext(context.Background(), "/proc/self/exe", "allocate", rest).Run()
 	case "escape": // a child in a session of its own that holds nothing of ours
 		return 0, false, e.escape()
 	case "start-directory":
@@ -187,7 +188,7 @@ func (e *executor) countTerms(window string) error {
 }
 
 func (e *executor) escape() error {
-	cmd := exec.Command("/proc/self/exe", "run", "--job-file", e.jobFile)
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", "run", "--job-file", e.jobFile)
 	// The child plays the same script from a job file of its own: hang.
 	child := e.job
 	child.Definition.Steps = []api.Step{{}, {Name: "escaped", Run: "hang"}}
