@@ -104,7 +104,7 @@ func (e *executors) fetch(ctx context.Context, arch, path string) error {
 	if err != nil {
 		return fmt.Errorf("download it: %w", err)
 	}
-	defer os.Remove(file.Name())
+	defer func() { _ = os.Remove(file.Name()) }() // gone already, when all went well
 	defer file.Close()
 	n, err := io.Copy(file, io.LimitReader(body, maxExecutorBytes+1))
 	if err == nil && n > maxExecutorBytes {

@@ -198,7 +198,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 	for how, text := range map[string]string{
 		"%v": fmt.Sprintf("%v", got.Agent), "%+v": fmt.Sprintf("%+v", got.Agent),
-		"%#v": fmt.Sprintf("%#v", got.Agent), "%s": fmt.Sprintf("%s", got.Agent.Token), "JSON": string(asJSON),
+		"%#v": fmt.Sprintf("%#v", got.Agent), "%s": fmt.Sprint(got.Agent.Token), "JSON": string(asJSON),
 	} {
 		if strings.Contains(text, "lsp-hidden") || !strings.Contains(text, "[redacted]") {
 			t.Errorf("%s shows the token, or no placeholder: %.200s", how, text)

@@ -130,8 +130,11 @@ func (l *Loop) claim(ctx, claimCtx context.Context) (wait time.Duration, err err
 		}
 		return 0, nil
 	}
+	if err != nil && ctx.Err() == nil {
+		return l.afterError(answer, err)
+	}
 	if err != nil {
-		return l.afterError(ctx, answer, err)
+		return 0, nil //nolint:nilerr // the request was cut because the loop is to end
 	}
 	l.backoff.Reset()
 	l.o.Metrics.answered("none")
@@ -157,10 +160,7 @@ func (l *Loop) pause(answer Answer, took time.Duration) time.Duration {
 }
 
 // afterError decides what an error means for the loop.
-func (l *Loop) afterError(ctx context.Context, answer Answer, err error) (time.Duration, error) {
-	if ctx.Err() != nil {
-		return 0, nil
-	}
+func (l *Loop) afterError(answer Answer, err error) (time.Duration, error) {
 	if errors.Is(err, ErrRefused) {
 		l.o.Metrics.polls.WithLabelValues("refused").Inc()
 		return 0, err

@@ -21,7 +21,8 @@ func (j *run) end(ctx context.Context, v verdict) string {
 	}
 	j.ended = true
 	var cleaning sync.WaitGroup
-	if j.workload != nil && !(v.failed && j.o.KeepFailed) {
+	keep := v.failed && j.o.KeepFailed
+	if j.workload != nil && !keep {
 		cleaning.Go(func() { j.remove(ctx) })
 	}
 	defer cleaning.Wait()
@@ -29,21 +30,21 @@ func (j *run) end(ctx context.Context, v verdict) string {
 		return v.outcome
 	}
 
-	ctx, cancel := context.WithTimeoutCause(ctx, j.o.DeliverTimeout, errors.New("the service could not be reached in time"))
+	sayCtx, cancel := context.WithTimeoutCause(ctx, j.o.DeliverTimeout, errors.New("the service could not be reached in time"))
 	defer cancel()
 	var beating sync.WaitGroup
 	defer beating.Wait()
-	beatCtx, stopBeating := context.WithCancelCause(ctx)
+	beatCtx, stopBeating := context.WithCancelCause(sayCtx)
 	defer stopBeating(nil)
 	beating.Go(func() { j.beat(beatCtx, stopBeating) })
 
-	if v.failed && j.o.KeepFailed && j.workload != nil {
+	if j.workload != nil && keep {
 		j.log.Info("failed job is kept", zap.String("workload", j.workload.ID()))
 	}
 	if v.step != noStep {
-		j.lastWords(ctx, v)
+		j.lastWords(sayCtx, v)
 	}
-	if err := j.streams.Close(ctx); err != nil && !client.Gone(err) {
+	if err := j.streams.Close(sayCtx); err != nil && !client.Gone(err) {
 		j.log.Warn("the job's log is not complete", zap.Error(err))
 	}
 	if dir := j.spool(); dir != "" {

@@ -48,9 +48,9 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := server.Shutdown(end); err != nil {
-		server.Close()
+		_ = server.Close()
 	}
-	<-served
+	_ = <-served // always http.ErrServerClosed now
 	return nil
 }
 
