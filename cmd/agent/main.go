@@ -38,7 +38,7 @@ func main() {
 // run is the program: it takes everything from its arguments, so that tests can
 // call it. It listens to signals while an agent runs.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	root := newCommand(environ, stdout, stderr)
+	root := newCommand(environ, stdout, stderr) //nolint:contextcheck // cobra hands ctx to the command
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

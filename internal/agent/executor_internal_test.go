@@ -30,10 +30,7 @@ func TestWhereTheExecutorComesFrom(t *testing.T) {
 	arch := runtime.GOARCH
 	sends := func(content []byte, after error) func(context.Context, string) (io.ReadCloser, error) {
 		return func(context.Context, string) (io.ReadCloser, error) {
-			if after != nil {
-				return io.NopCloser(io.MultiReader(bytes.NewReader(content), failing{after})), nil
-			}
-			return io.NopCloser(bytes.NewReader(content)), nil
+			return io.NopCloser(io.MultiReader(bytes.NewReader(content), failing{after})), nil
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -104,9 +101,15 @@ func TestADownloadedExecutorIsUsedAgainWhenTheServiceIsAway(t *testing.T) {
 	}
 }
 
+// failing ends with err, or well when there is none.
 type failing struct{ err error }
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+func (f failing) Read([]byte) (int, error) {
+	if f.err == nil {
+		return 0, io.EOF
+	}
+	return 0, f.err
+}
 
 func TestLoopback(t *testing.T) {
 	t.Parallel()

@@ -37,11 +37,15 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	var served error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		served = server.Serve(listener)
+	}()
 	select {
-	case err := <-served:
-		return fmt.Errorf("serve telemetry: %w", err)
+	case <-ended:
+		return fmt.Errorf("serve telemetry: %w", served)
 	case <-ctx.Done():
 	}
 	// The answers are short; nobody is kept waiting for a scrape.
@@ -50,7 +54,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	if err := server.Shutdown(end); err != nil {
 		_ = server.Close()
 	}
-	_ = <-served // always http.ErrServerClosed now
+	<-ended
 	return nil
 }
 
