@@ -53,7 +53,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 		Retries:        config.RequestRetries,
 		RetryWait:      config.RequestRetryWait,
 		RetryMaxWait:   config.RequestRetryMaxWait,
-		Breaker:        client.Breaker{Failures: config.BreakerFailures, Open: config.BreakerTimeout},
+		Breaker:        client.Breaker{Failures: config.BreakerFailures * (1 + config.RequestRetries), Open: config.BreakerTimeout},
 		Observer:       newRequestMetrics(deps.Registerer),
 		Log:            deps.Log,
 	}

@@ -212,3 +212,44 @@ func TestBothTargetsAreBuilt(t *testing.T) {
 		}
 	}
 }
+
+func TestTheCircuitBreakerShowsInTheMetrics(t *testing.T) {
+	t.Parallel()
+	tries := make(chan struct{}, 100)
+	away := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "0.2")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		tries <- struct{}{}
+	}))
+	t.Cleanup(away.Close)
+	c := config(t, &service{Server: away}, "lsp-1")
+	c.BreakerFailures, c.RequestRetries = 1, 1
+	reg := prometheus.NewRegistry()
+	a, err := agent.New(c, agent.Deps{Registerer: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx, nil) }()
+	want := `
+# HELP longshore_agent_circuit_breaker_open 1 while requests are held back because those before them failed, by call.
+# TYPE longshore_agent_circuit_breaker_open gauge
+longshore_agent_circuit_breaker_open{call="poll"} 1
+`
+	deadline := time.After(30 * time.Second)
+	for testutil.GatherAndCompare(reg, strings.NewReader(want), "longshore_agent_circuit_breaker_open") != nil {
+		select {
+		case <-deadline:
+			t.Fatal("the breaker did not open")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if n := len(tries); n != 2 {
+		t.Errorf("%d requests before the breaker opened, want one and its repetition", n)
+	}
+	cancel(errors.New("the test is over"))
+	if err := <-done; err != nil {
+		t.Errorf("Run() = %v", err)
+	}
+}

@@ -80,8 +80,8 @@ type Config struct {
 	RequestRetries      int           // per request; default 2
 	RequestRetryWait    time.Duration // default 20s
 	RequestRetryMaxWait time.Duration // default 2m
-	BreakerFailures     int           // requests in a row that open the circuit breaker; default 2
-	BreakerTimeout      time.Duration // how long it stays open; default 10m
+	BreakerFailures     int           // requests in a row, with all their repetitions, that open the circuit breaker; default 2
+	BreakerTimeout      time.Duration // how long it stays open; default 2m
 }
 
 // DockerConfig holds the settings of the docker target.
@@ -145,6 +145,12 @@ func (c Config) withDefaults(hostname string) Config {
 	c.Concurrency = max(c.Concurrency, 1)
 	if c.RequestRetries == 0 {
 		c.RequestRetries = 2
+	}
+	if c.BreakerFailures == 0 {
+		c.BreakerFailures = 2
+	}
+	if c.BreakerTimeout == 0 {
+		c.BreakerTimeout = 2 * time.Minute
 	}
 	return c
 }

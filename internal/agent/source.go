@@ -60,6 +60,7 @@ func checked(check func(context.Context) error, health *telemetry.Health) func(c
 type requestMetrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	breaker  *prometheus.GaugeVec
 }
 
 func newRequestMetrics(reg prometheus.Registerer) *requestMetrics {
@@ -73,13 +74,25 @@ func newRequestMetrics(reg prometheus.Registerer) *requestMetrics {
 			Help:    "Time of requests to the service, by call. Held polls and status calls last as long as they are held.",
 			Buckets: []float64{.005, .025, .1, .5, 1, 5, 15, 30, 60},
 		}, []string{"call"}),
+		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "longshore_agent_circuit_breaker_open",
+			Help: "1 while requests are held back because those before them failed, by call.",
+		}, []string{"call"}),
 	}
-	reg.MustRegister(m.requests, m.seconds)
+	reg.MustRegister(m.requests, m.seconds, m.breaker)
 	return m
 }
 
 // Request implements client.Observer.
 func (m *requestMetrics) Request(call, outcome string, took time.Duration) {
 	m.requests.WithLabelValues(call, outcome).Inc()
+	switch outcome {
+	case client.OutcomeNotTried:
+		m.breaker.WithLabelValues(call).Set(1)
+		return // it took no time
+	case client.OutcomeCancelled: // says nothing about the service
+	default:
+		m.breaker.WithLabelValues(call).Set(0)
+	}
 	m.seconds.WithLabelValues(call).Observe(took.Seconds())
 }

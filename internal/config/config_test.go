@@ -81,7 +81,7 @@ func TestDefaults(t *testing.T) {
 		"concurrency": a.Concurrency == runtime.NumCPU(),
 		"status":      a.JobStatusLoopInterval == 30*time.Second,
 		"timeout":     a.RequestTimeout == 30*time.Second && a.RequestRetryCount == 2,
-		"breaker":     a.CircuitBreakerFailures == 2 && a.CircuitBreakerTimeout == 10*time.Minute,
+		"breaker":     a.CircuitBreakerFailures == 2 && a.CircuitBreakerTimeout == 2*time.Minute,
 		"port":        a.HTTPServerPort == 8080,
 		"health":      a.HealthThreshold == 2*time.Minute,
 		"directory":   filepath.IsAbs(a.WorkingDirectory),

@@ -227,11 +227,11 @@ func timeOptions() []Option {
 			field: func(a *Agent) any { return &a.RequestRetryMaxWait },
 		},
 		{
-			Key: "circuit_breaker_failures", Default: "2", Help: "Requests that must fail in a row until the service is left alone for a while.",
+			Key: "circuit_breaker_failures", Default: "2", Help: "Requests that must fail in a row, each with all its repetitions, until the service is left alone for a while.",
 			field: func(a *Agent) any { return &a.CircuitBreakerFailures },
 		},
 		{
-			Key: "circuit_breaker_timeout", Default: "10m", Help: "How long the service is then left alone.",
+			Key: "circuit_breaker_timeout", Default: "2m", Help: "How long the service is then left alone. A service that was away is found again after this time at the latest.",
 			field: func(a *Agent) any { return &a.CircuitBreakerTimeout },
 		},
 	}
