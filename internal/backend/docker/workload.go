@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -42,6 +43,8 @@ type workload struct {
 
 	asking chan struct{} // a lock around asked, one that waiting for can be given up
 	asked  bool          // whether SIGTERM was sent
+
+	killed atomic.Bool // whether SIGKILL was sent
 
 	mu      sync.Mutex
 	ended   bool
@@ -120,17 +123,18 @@ func (w *workload) collect(ctx context.Context, lost bool) (backend.Exit, error)
 	if err != nil {
 		return backend.Exit{}, err
 	}
-	exit := backend.Exit{Code: found.State.ExitCode, OutOfMemory: found.State.OOMKilled}
+	exit := backend.Exit{Code: found.State.ExitCode}
 	if exit.Report, err = w.report(ctx); err != nil {
 		return backend.Exit{}, err
 	}
+	exit.OutOfMemory = found.State.OOMKilled || w.ranOutOfMemory(ctx, found, exit)
 	if exit.Report == nil || exit.Report.Outcome == "" {
 		// Whoever removes a running container has it killed first, which looks
 		// like an end of its own but for the state.
 		if s := found.State.Status; s == container.StateRemoving || s == container.StateDead {
 			return backend.Exit{}, backend.ErrGone
 		}
-		exit.Reason = w.reason(ctx, found, lost)
+		exit.Reason = w.reason(ctx, found, exit.OutOfMemory, lost)
 	}
 	return exit, nil
 }
@@ -155,13 +159,12 @@ func (w *workload) report(ctx context.Context) (*api.Report, error) {
 }
 
 // reason says in words why an executor ended that did not say so itself.
-func (w *workload) reason(ctx context.Context, found container.InspectResponse, lost bool) string {
-	const sigkill = 137
+func (w *workload) reason(ctx context.Context, found container.InspectResponse, outOfMemory, lost bool) string {
 	var parts []string
 	switch {
-	case found.State.OOMKilled && w.limits.MemoryBytes > 0:
+	case outOfMemory && w.limits.MemoryBytes > 0:
 		parts = append(parts, fmt.Sprintf("out of memory (limit %d MiB)", w.limits.MemoryBytes>>20))
-	case found.State.OOMKilled:
+	case outOfMemory:
 		parts = append(parts, "out of memory")
 	case lost:
 		parts = append(parts, "the Docker engine was restarted")
@@ -261,6 +264,9 @@ func (w *workload) ask(ctx context.Context) error {
 // signal sends a signal, asking again while the engine does not answer. That a
 // container has ended meanwhile is no error.
 func (w *workload) signal(ctx context.Context, name string) error {
+	if name == "SIGKILL" {
+		w.killed.Store(true)
+	}
 	pause := retryMin
 	for {
 		call, cancel := w.backend.call(ctx)
