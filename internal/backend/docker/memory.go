@@ -2,11 +2,14 @@ package docker
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
+	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
@@ -52,7 +55,10 @@ func (w *workload) ranOutOfMemory(ctx context.Context, found container.InspectRe
 	select {
 	case <-messages:
 		return true
-	case <-errs: // the end of the answer, or of the connection
+	case err := <-errs:
+		if !errors.Is(err, io.EOF) {
+			w.backend.config.Log.Debug("no answer about the memory of a container", zap.String("container", w.ID()), zap.Error(err))
+		}
 		return false
 	}
 }
