@@ -1,0 +1,184 @@
+// Command bench measures Longshore beside the floor that no runner can beat, in
+// one run and interleaved, and writes the figures with the machine and the date:
+// it is what "make bench" calls. It talks to loopback alone and ends every
+// process that it started.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/longshore-run/longshore/e2e/rig"
+)
+
+func main() { os.Exit(run(context.Background(), os.Args[1:])) }
+
+// bench is what every benchmark gets.
+type bench struct {
+	programs rig.Programs
+	dir      string // for everything it keeps
+	image    string // imported job image, empty without an engine
+	quick    bool   // fewer samples, for trying the benchmark itself
+}
+
+// samples returns n, or few when the run is only a try.
+func (b *bench) samples(n, few int) int {
+	if b.quick {
+		return few
+	}
+	return n
+}
+
+// section is one benchmark: it writes its part of the page.
+type section struct {
+	name  string
+	title string
+	run   func(ctx context.Context, b *bench, out io.Writer) error
+}
+
+var sections = []section{
+	{"b1", "B1 Dispatch: create to the executor's first instruction", dispatch},
+	{"b2", "B2 A deployment that does nothing, from create to removed container", overhead},
+	{"b3", "B3 Log path: 1 GiB in 100-byte lines, 50 secrets to mask", logThroughput},
+	{"b4", "B4 Log visibility: printed to readable through the API", logVisibility},
+	{"b8", "B8 Idle cost, size, start", idle},
+}
+
+func run(ctx context.Context, args []string) int {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	bin := flags.String("bin", "bin", "`directory` of the built programs")
+	out := flags.String("out", "docs/benchmarks.md", "`file` to write; - for the terminal only")
+	only := flags.String("only", "", "comma-separated `list` of benchmarks, such as b1,b3; the others keep what the file says")
+	quick := flags.Bool("quick", false, "few samples, to try the benchmark itself; writes no file")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	b := &bench{quick: *quick}
+	if err := b.prepare(ctx, *bin); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 2
+	}
+	defer os.RemoveAll(b.dir)
+	page := readPage(*out)
+	failed := false
+	for _, s := range sections {
+		if *only != "" && !slices.Contains(strings.Split(*only, ","), s.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s\n", s.title)
+		var text bytes.Buffer
+		fmt.Fprintf(&text, "## %s\n\n_%s_\n\n", s.title, machine(ctx))
+		if err := s.run(ctx, b, &text); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", s.name, err)
+			failed = true
+			continue
+		}
+		fmt.Println(text.String())
+		page[s.name] = text.String()
+		if *out != "-" && !*quick {
+			if err := writePage(*out, page); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+				return 1
+			}
+		}
+	}
+	if failed {
+		return 1
+	}
+	return 0
+}
+
+func (b *bench) prepare(ctx context.Context, bin string) error {
+	dir, err := os.MkdirTemp("", "longshore-bench-")
+	if err != nil {
+		return err
+	}
+	b.dir = dir
+	if bin, err = filepath.Abs(bin); err != nil {
+		return err
+	}
+	b.programs = rig.In(bin)
+	b.programs.Standin = filepath.Join(dir, "standin", "pulumi")
+	if err := rig.BuildStandin(ctx, b.programs.Standin); err != nil {
+		return err
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: no static busybox, so nothing is measured on Docker")
+		return nil
+	}
+	const reference = "longshore-bench-job:latest"
+	if err := rig.ImportImage(ctx, reference, busybox, b.programs.Standin); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: nothing is measured on Docker:", err)
+		return nil //nolint:nilerr // Docker is one of two targets
+	}
+	b.image = reference
+	return nil
+}
+
+const preamble = `# Benchmarks
+
+Made by ` + "`make bench`" + `. Every figure stands beside its floor, measured in the same run and interleaved with it, because the
+machines that run this are small and shared: read the ratios and differences, not the absolute times. p50 is the median.
+
+`
+
+// readPage splits an earlier page into its sections, so that one can be
+// measured again without the others.
+func readPage(path string) map[string]string {
+	page := map[string]string{}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return page
+	}
+	for _, part := range strings.Split("\n"+string(content), "\n## ")[1:] {
+		for _, s := range sections {
+			if strings.HasPrefix(part, s.title+"\n") {
+				page[s.name] = "## " + strings.TrimRight(part, "\n") + "\n"
+			}
+		}
+	}
+	return page
+}
+
+func writePage(path string, page map[string]string) error {
+	var text strings.Builder
+	text.WriteString(preamble)
+	for _, s := range sections {
+		if part, ok := page[s.name]; ok {
+			text.WriteString(strings.TrimRight(part, "\n") + "\n\n")
+		}
+	}
+	return os.WriteFile(path, []byte(strings.TrimRight(text.String(), "\n")+"\n"), 0o644) //nolint:gosec // a page of the documentation
+}
+
+// machine says where and when a figure was measured.
+func machine(ctx context.Context) string {
+	parts := []string{time.Now().UTC().Format("2006-01-02"), fmt.Sprintf("%d cores", runtime.NumCPU()), runtime.GOOS + "/" + runtime.GOARCH}
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		kernel, _, _ := strings.Cut(strings.TrimSpace(string(b)), "-")
+		parts = append(parts, "kernel "+kernel)
+	}
+	if out, err := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}").Output(); err == nil {
+		parts = append(parts, "Docker "+strings.TrimSpace(string(out)))
+	}
+	parts = append(parts, runtime.Version())
+	if out, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output(); err == nil {
+		parts = append(parts, "at "+strings.TrimSpace(string(out)))
+	}
+	return strings.Join(parts, ", ")
+}

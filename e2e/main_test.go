@@ -1,0 +1,137 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/longshore-run/longshore/e2e/rig"
+	"github.com/longshore-run/longshore/internal/testkit"
+)
+
+// built holds what every test needs and nobody should build twice.
+var built struct {
+	programs rig.Programs
+	image    func(t *testing.T) string
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "longshore-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if built.programs, err = rig.Build(context.Background(), filepath.Join(dir, "bin")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	var once sync.Once
+	var imageErr error
+	built.image = func(t *testing.T) string {
+		t.Helper()
+		testkit.Need(t, "docker")
+		busybox := testkit.Path(t, "busybox")
+		const reference = "longshore-e2e-job:latest"
+		once.Do(func() {
+			imageErr = rig.ImportImage(context.Background(), reference, busybox, built.programs.Standin)
+		})
+		if imageErr != nil {
+			t.Fatal(imageErr)
+		}
+		return reference
+	}
+	return m.Run()
+}
+
+// target is a place where jobs live, as the tests see it.
+type target struct {
+	name      string
+	agentArgs []string
+	agentEnv  []string
+	image     string
+}
+
+// eachTarget runs the test on the process target and on Docker.
+func eachTarget(t *testing.T, test func(t *testing.T, on target)) {
+	t.Run("process", func(t *testing.T) {
+		t.Parallel()
+		test(t, processTarget())
+	})
+	t.Run("docker", func(t *testing.T) {
+		t.Parallel()
+		test(t, dockerTarget(t))
+	})
+}
+
+func processTarget() target {
+	return target{
+		name:      "process",
+		agentArgs: []string{"--deploy-target", "process"},
+		agentEnv:  []string{"PATH=" + filepath.Dir(built.programs.Standin) + ":" + os.Getenv("PATH")},
+		image:     "unused",
+	}
+}
+
+func dockerTarget(t *testing.T) target {
+	t.Helper()
+	return target{
+		name:      "docker",
+		agentArgs: []string{"--deploy-target", "docker", "--docker-network", "host", "--pull-policy", "never"},
+		image:     built.image(t),
+	}
+}
+
+// site is one server with a pool, and agents as a test starts them.
+type site struct {
+	*rig.Server
+	t         *testing.T
+	poolID    string
+	poolToken string
+	agents    int
+}
+
+func newSite(t *testing.T, serverArgs ...string) *site {
+	t.Helper()
+	server, err := rig.StartServer(t.Context(), built.programs, t.TempDir(), "", serverArgs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, server.Process) })
+	pool, err := server.CreatePool(t.Context(), "default", "e2e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &site{Server: server, t: t, poolID: pool.ID, poolToken: pool.TokenValue}
+}
+
+// agent starts an agent of the site's pool.
+func (s *site) agent(on target, args ...string) *rig.Process {
+	s.t.Helper()
+	s.agents++
+	name := fmt.Sprintf("agent-%d", s.agents)
+	a, err := s.StartAgent(s.t.Context(), built.programs, name, s.poolToken, append(on.agentArgs, args...), on.agentEnv)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { stop(s.t, a) })
+	return a
+}
+
+func stop(t *testing.T, p *rig.Process) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	defer cancel()
+	if err := p.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Logf("%s said:\n%s", p.Name, p.Tail())
+	}
+}
