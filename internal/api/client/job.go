@@ -86,9 +86,13 @@ func (j *Job) once(ctx context.Context, cl call, v any) (reply, error) {
 		return reply{}, j.c.fail(cl, time.Now(), OutcomeNotTried, 0, fmt.Errorf("job token: %w", err))
 	}
 	cl.token = token
-	r, err := j.c.decode(ctx, cl, v)
-	if err == nil && v != nil && r.status == http.StatusNoContent {
-		return r, j.c.fail(cl, time.Now(), OutcomeGarbled, r.status, errors.New("the reply is empty"))
+	if v != nil {
+		cl.check = func(r reply) error {
+			if r.status == http.StatusNoContent {
+				return errors.New("the reply is empty")
+			}
+			return nil
+		}
 	}
-	return r, err
+	return j.c.decode(ctx, cl, v)
 }

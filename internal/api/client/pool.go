@@ -48,23 +48,24 @@ type PollResult struct {
 func (p *Pool) Poll(ctx context.Context, wait time.Duration) (PollResult, error) {
 	cl := call{name: "poll", method: http.MethodGet, path: "/api/deployments/poll"}
 	cl.held(wait)
+	var work api.AgentWorkflowDefinition
+	cl.check = func(r reply) error {
+		if r.status != http.StatusNoContent && (work.JobID == "" || work.JobToken == "") {
+			return errors.New("the work in the reply has no jobID or no jobToken")
+		}
+		return nil
+	}
 	var result PollResult
 	err := p.once(cl, p.poll, func(cl call) error {
-		began := time.Now()
-		var work api.AgentWorkflowDefinition
 		r, err := p.c.decode(ctx, cl, &work)
 		if err != nil {
 			return err
 		}
 		result.RetryAfter = retryAfter(r.header.Get("Retry-After"), time.Now())
 		result.WaitApplied = applied(r.header)
-		if r.status == http.StatusNoContent {
-			return nil
+		if r.status != http.StatusNoContent {
+			result.Work = &work
 		}
-		if work.JobID == "" || work.JobToken == "" {
-			return p.c.fail(cl, began, OutcomeGarbled, r.status, errors.New("the work in the reply has no jobID or no jobToken"))
-		}
-		result.Work = &work
 		return nil
 	})
 	if err != nil {
@@ -79,18 +80,17 @@ func (p *Pool) Poll(ctx context.Context, wait time.Duration) (PollResult, error)
 func (p *Pool) DeploymentStatus(ctx context.Context, id string, wait time.Duration) (status api.Status, waitApplied bool, err error) {
 	cl := call{name: "status", method: http.MethodGet, path: "/api/deployments/" + url.PathEscape(id) + "/status"}
 	cl.held(wait)
+	cl.check = func(reply) error {
+		if !status.Valid() {
+			return fmt.Errorf("%q is no status of a deployment", status)
+		}
+		return nil
+	}
 	err = p.c.retry(ctx, func() error {
 		return p.once(cl, p.status, func(cl call) error {
-			began := time.Now()
 			r, err := p.c.decode(ctx, cl, &status)
-			if err != nil {
-				return err
-			}
-			if !status.Valid() {
-				return p.c.fail(cl, began, OutcomeGarbled, r.status, fmt.Errorf("the reply %s is no status of a deployment", excerpt(r.body, cl.token)))
-			}
-			waitApplied = applied(r.header)
-			return nil
+			waitApplied = err == nil && applied(r.header)
+			return err
 		})
 	})
 	if err != nil {
@@ -171,7 +171,7 @@ func (c *Client) download(parent context.Context, cl call) (io.ReadCloser, error
 		stall.Stop()
 		cancel(nil)
 	}
-	res, _, err := c.send(ctx, cl)
+	res, err := c.send(ctx, &cl)
 	if err != nil {
 		defer end()
 		return nil, c.fail(cl, began, outcomeOfTransport(parent, ctx, err), 0, c.plain(err))

@@ -22,9 +22,11 @@ type call struct {
 	method string
 	path   string
 	token  string
-	body   []byte        // nil: none
-	hold   time.Duration // how long the service may take on purpose
-	header http.Header   // more of it
+	body   []byte            // nil: none
+	hold   time.Duration     // how long the service may take on purpose
+	header http.Header       // more of it
+	check  func(reply) error // whether a reply that decodes makes sense; nil: it does
+	sent   *sent             // the way of body, once there is a request
 }
 
 // maxReply is the most of a reply that is read. A job definition with all its
@@ -44,9 +46,8 @@ func (c *Client) do(parent context.Context, cl call) (reply, error) {
 	ctx, cancel := context.WithTimeoutCause(parent, c.o.RequestTimeout+cl.hold, errTimeout)
 	defer cancel()
 	began := time.Now()
-	res, settled, err := c.send(ctx, cl)
-	defer settled()
-	defer cancel() // before settled: a body that is still being sent is given up
+	res, err := c.send(ctx, &cl)
+	defer cl.sent.end()
 	if err != nil {
 		return reply{}, c.fail(cl, began, outcomeOfTransport(parent, ctx, err), 0, c.plain(err))
 	}
@@ -64,21 +65,17 @@ func (c *Client) do(parent context.Context, cl call) (reply, error) {
 	return r, nil
 }
 
-// send sends the request. The function it returns waits until nothing reads
-// cl.body any more.
-func (c *Client) send(ctx context.Context, cl call) (*http.Response, func(), error) {
-	var readers sync.WaitGroup
+// send sends the request.
+func (c *Client) send(ctx context.Context, cl *call) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, cl.method, c.base+cl.path, nil)
 	if err != nil {
-		return nil, readers.Wait, err
+		return nil, err
 	}
+	cl.sent = new(sent)
 	if cl.body != nil {
 		req.ContentLength = int64(len(cl.body))
-		req.GetBody = func() (io.ReadCloser, error) {
-			readers.Add(1)
-			return &body{Reader: bytes.NewReader(cl.body), close: sync.OnceFunc(readers.Done)}, nil
-		}
-		req.Body, _ = req.GetBody()
+		req.GetBody = func() (io.ReadCloser, error) { return cl.sent.reader(cl.body), nil }
+		req.Body = cl.sent.reader(cl.body)
 	}
 	for name, values := range cl.header {
 		req.Header[name] = values
@@ -89,19 +86,39 @@ func (c *Client) send(ctx context.Context, cl call) (*http.Response, func(), err
 	if cl.method != http.MethodGet {
 		req.Header.Set("Content-Type", "application/json") // the service's own runner sends none; PROTOCOL 4
 	}
-	res, err := c.http.Do(req)
-	return res, readers.Wait, err
+	return c.http.Do(req)
 }
 
-// body tells when the transport is done with it, which may be after the reply.
-type body struct {
-	*bytes.Reader
-	close func()
+// sent lets the body of a request be read until the call is over: a transport
+// may go on reading after the reply has come, when the memory is no longer ours.
+type sent struct {
+	mu   sync.Mutex
+	over bool
 }
 
-func (b *body) Close() error {
-	b.close()
-	return nil
+func (s *sent) end() {
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.over = true
+	}
+}
+
+func (s *sent) reader(body []byte) io.ReadCloser {
+	rest := body
+	return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.over {
+			return 0, errors.New("the call is over")
+		}
+		if len(rest) == 0 {
+			return 0, io.EOF
+		}
+		n := copy(p, rest)
+		rest = rest[n:]
+		return n, nil
+	}))
 }
 
 // refusal makes the error of a reply that is no success.
@@ -177,15 +194,19 @@ func (c *Client) decode(ctx context.Context, cl call, v any) (reply, error) {
 	if err != nil {
 		return r, err
 	}
-	if r.status == http.StatusNoContent || (v == nil && len(bytes.TrimSpace(r.body)) == 0) {
-		c.observe(cl, OutcomeOK, began)
-		return r, nil
-	}
+	empty := r.status == http.StatusNoContent || (v == nil && len(bytes.TrimSpace(r.body)) == 0)
 	if v == nil {
 		v = new(json.RawMessage)
 	}
-	if err := json.Unmarshal(r.body, v); err != nil {
-		return r, c.fail(cl, began, OutcomeGarbled, r.status, garbled(r, err, cl.token))
+	if !empty {
+		if err := json.Unmarshal(r.body, v); err != nil {
+			return r, c.fail(cl, began, OutcomeGarbled, r.status, garbled(r, err, cl.token))
+		}
+	}
+	if cl.check != nil {
+		if err := cl.check(r); err != nil {
+			return r, c.fail(cl, began, OutcomeGarbled, r.status, err)
+		}
 	}
 	c.observe(cl, OutcomeOK, began)
 	return r, nil
