@@ -50,6 +50,7 @@ func (c *checkout) run(ctx context.Context) (Result, error) {
 		}
 		return Result{}, err
 	}
+	c.progress.line("checked out %s: %s", result.Commit, result)
 	return result, nil
 }
 
@@ -108,7 +109,7 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }() // everything was read, or it failed already
 	refs, err := s.refs(ctx)
 	if err != nil {
 		return Result{}, err
@@ -177,7 +178,7 @@ func (c *checkout) fetch(ctx context.Context, s session, refs *packp.AdvRefs, t 
 	if err != nil {
 		return err
 	}
-	defer response.Close()
+	defer func() { _ = response.Close() }()
 	if len(response.Shallows) > 0 {
 		if err := repo.Storer.SetShallow(response.Shallows); err != nil {
 			return err

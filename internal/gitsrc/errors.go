@@ -147,7 +147,7 @@ func (c *checkout) classify(ctx context.Context, err error) *Error {
 			"Add the authority's certificate to the image's trust store, or name it with SSL_CERT_FILE.")
 	case errors.As(err, &verify):
 		return problem(KindTLS, "the certificate of "+host+" is not valid: "+verify.Err.Error(), "Check the host name in the URL and the server's certificate.")
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return problem(KindTLS, host+" does not speak TLS", "Check whether the URL should begin with http://, and its port.")
 	case errors.Is(err, errStalled), errors.Is(context.Cause(ctx), errStalled):
 		return problem(KindTimeout, "no byte came from "+host+" for "+c.stall.String(), "Check the network between the job and the server, and the server's load.")

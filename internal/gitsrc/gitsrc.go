@@ -10,6 +10,7 @@ package gitsrc
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -62,6 +63,11 @@ type Result struct {
 	Author  string    // the name of the commit's author
 	When    time.Time // when it was committed
 	Subject string    // the first line of the commit's message, shortened
+}
+
+// String says in one line what was checked out, for people.
+func (r Result) String() string {
+	return fmt.Sprintf("%q by %s", r.Subject, r.Author)
 }
 
 const (

@@ -89,7 +89,7 @@ func (s *httpSession) pack(ctx context.Context, pack *packp.UploadPackRequest) (
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
-	res, err := s.do(req, "application/x-git-upload-pack-result")
+	res, err := s.do(req, "application/x-git-upload-pack-result") //nolint:bodyclose // the response that is returned closes it
 	if err != nil {
 		return nil, err
 	}

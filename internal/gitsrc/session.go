@@ -46,7 +46,7 @@ func decodeRefs(r io.Reader) (*packp.AdvRefs, error) {
 		return nil, errEmpty
 	case errors.As(err, &line):
 		return nil, &remoteError{said: line.Text}
-	case errors.As(err, &unexpected):
+	case errors.As(err, &unexpected), errors.Is(err, pktline.ErrInvalidPktLen):
 		return nil, fmt.Errorf("%w: %w", errNotGit, err)
 	}
 	return refs, err

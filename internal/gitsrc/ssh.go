@@ -53,7 +53,7 @@ func (c *checkout) dial(ctx context.Context, touch func()) (net.Conn, func() boo
 		return nil, nil, err
 	}
 	touch()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	return touchedConn{conn, touch}, stop, nil
 }
 
@@ -98,7 +98,7 @@ func (c *checkout) openSSH(ctx context.Context, touch func()) (session, error) {
 	if err != nil {
 		return nil, err
 	}
-	shut := func() { stop(); conn.Close() }
+	shut := func() { stop(); _ = conn.Close() }
 	transport, channels, requests, err := ssh.NewClientConn(conn, c.at.address(), config)
 	if err != nil {
 		shut()
@@ -106,7 +106,7 @@ func (c *checkout) openSSH(ctx context.Context, touch func()) (session, error) {
 	}
 	client := ssh.NewClient(transport, channels, requests)
 	closeAll := func() error {
-		client.Close()
+		_ = client.Close()
 		_ = client.Wait() // its goroutines are gone; the error is our own closing
 		stop()
 		return nil

@@ -33,7 +33,8 @@ func parseLocation(raw string) (location, error) {
 		return parseSCP(raw)
 	}
 	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.Hostname() == "" || strings.HasPrefix(u.Host, "-") {
+	local := err == nil && u.Scheme == "file" // refused below, in its own words
+	if err != nil || !local && (u.Hostname() == "" || strings.HasPrefix(u.Host, "-")) {
 		return location{}, problem(KindRequest, "the repository URL cannot be read",
 			"Write it as https://host/owner/repo.git or ssh://git@host/owner/repo.git, with special characters in a user name or password percent-encoded.")
 	}
