@@ -180,7 +180,7 @@ type DeploymentLogLine struct {
 type DeploymentLogs struct {
 	// Type "DeploymentLogs".
 	Type  string              `json:"__type"`
-	Lines []DeploymentLogLine `json:"lines,omitempty"`
+	Lines []DeploymentLogLine `json:"lines"`
 
 	// NextToken Absent at the end. Not to be taken apart.
 	NextToken string `json:"nextToken,omitempty"`
