@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 )
@@ -18,26 +17,16 @@ type forwarder struct {
 // runForwarding runs cmd in a process group of its own, so that a signal to ours
 // does not reach it, and forwards what it should get.
 func (f *forwarder) runForwarding(ctx context.Context, cmd *exec.Cmd, signals <-chan os.Signal, parent int) error {
+	// The kernel's signal for the death of a parent (PR_SET_PDEATHSIG) is no use
+	// here: it comes once for each thread of ours that ends before the last.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	interruptWhenAlone(cmd.SysProcAttr)
 	gone, stopWatching := watch(parent)
 	defer stopWatching()
-
-	started, ended := make(chan error, 1), make(chan error, 1)
-	go func() {
-		// The signal for the death of the parent is tied to the thread that
-		// started the child: it must live as long.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := cmd.Start(); err != nil {
 		return err
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
 	done := ctx.Done()
 	for {
 		select {

@@ -152,7 +152,7 @@ func (c *cli) ensureStack(ctx context.Context, name, url string) (exitCode int, 
 	if err != nil || code == 0 {
 		return code, err
 	}
-	if !strings.Contains(said.String(), "no stack named") || ctx.Err() != nil || c.interrupted.Load() {
+	if !strings.Contains(said.String(), "no stack named") || c.interrupted.Load() {
 		_, _ = c.Stderr.Write(said.Bytes())
 		return code, nil
 	}

@@ -2,14 +2,9 @@ package pulumi
 
 import (
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// interruptWhenAlone has the kernel interrupt pulumi when this process dies
-// without a chance to do it.
-func interruptWhenAlone(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGINT }
 
 // watch returns a channel that is closed when the process pid ends. stop frees
 // what it holds and returns when it is done.

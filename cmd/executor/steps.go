@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/longshore-run/longshore/internal/api"
+	"github.com/longshore-run/longshore/internal/deps"
+	"github.com/longshore-run/longshore/internal/executor"
+	"github.com/longshore-run/longshore/internal/gitsrc"
+	"github.com/longshore-run/longshore/internal/pulumi"
+)
+
+func (p *program) getsource() *cobra.Command {
+	parent := lenient(&cobra.Command{
+		Use:   "getsource",
+		Short: "Put the source of a deployment into a directory",
+		Long: "Put the source of a deployment into a directory. Credentials come by the environment: LONGSHORE_GIT_TOKEN,\n" +
+			"LONGSHORE_GIT_USERNAME and LONGSHORE_GIT_PASSWORD, or LONGSHORE_GIT_SSH_KEY and LONGSHORE_GIT_SSH_PASSPHRASE.",
+		RunE: unknownCommand,
+	})
+	var r gitsrc.Request
+	git := lenient(&cobra.Command{
+		Use:   "git",
+		Short: "Check out one commit of a git repository",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := need(c, "repoURL", "workDir"); err != nil {
+				return err
+			}
+			return p.checkout(c.Context(), r)
+		},
+	})
+	git.Flags().StringVar(&r.URL, "repoURL", "", "URL of the repository")
+	git.Flags().StringVar(&r.Dir, "workDir", "", "directory for the work tree")
+	git.Flags().StringVar(&r.Branch, "branch", "", "branch, tag or full ref name")
+	git.Flags().StringVar(&r.Commit, "commit", "", "commit, instead of a branch")
+	git.Flags().StringVar(&r.RepoDir, "repoDir", "", "folder of the project in the repository")
+
+	var sourceURL, workDir string
+	template := lenient(&cobra.Command{
+		Use:   "template",
+		Short: "Check out a template by its URL",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := need(c, "sourceUrl", "workDir"); err != nil {
+				return err
+			}
+			if strings.HasPrefix(sourceURL, "registry://") {
+				return fmt.Errorf("template %s: templates of a registry are not supported, use the URL of the template's git repository", sourceURL)
+			}
+			t, err := gitsrc.Template(sourceURL)
+			if err != nil {
+				return err
+			}
+			t.Dir = workDir
+			return p.checkout(c.Context(), t)
+		},
+	})
+	template.Flags().StringVar(&sourceURL, "sourceUrl", "", "URL of the template, such as https://host/owner/repo/tree/main/folder")
+	template.Flags().StringVar(&workDir, "workDir", "", "directory for the work tree")
+	parent.AddCommand(git, template)
+	return parent
+}
+
+// unknownCommand keeps a group of commands from succeeding when it is asked for
+// one that it does not have.
+func unknownCommand(c *cobra.Command, args []string) error {
+	return usageError{fmt.Errorf("%s: unknown command %q", c.CommandPath(), strings.Join(args, " "))}
+}
+
+func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
+	r.Progress = p.stdout
+	r.Auth = gitsrc.Auth{
+		Token:         p.getenv("LONGSHORE_GIT_TOKEN"),
+		Username:      p.getenv("LONGSHORE_GIT_USERNAME"),
+		Password:      p.getenv("LONGSHORE_GIT_PASSWORD"),
+		SSHKey:        []byte(p.getenv("LONGSHORE_GIT_SSH_KEY")),
+		SSHPassphrase: p.getenv("LONGSHORE_GIT_SSH_PASSPHRASE"),
+	}
+	return untilSignal(ctx, func(ctx context.Context) error {
+		_, err := gitsrc.Checkout(ctx, r)
+		return err
+	})
+}
+
+func (p *program) dependencies() *cobra.Command {
+	parent := lenient(&cobra.Command{Use: "dependencies", Short: "Install what a program depends on", RunE: unknownCommand})
+	var dir string
+	download := lenient(&cobra.Command{
+		Use:   "download",
+		Short: "Install the dependencies of the project in a directory, by its Pulumi.yaml and lock file",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return untilSignal(c.Context(), func(ctx context.Context) error {
+				return deps.Download(ctx, dir, p.stdout, p.environ)
+			})
+		},
+	})
+	download.Flags().StringVar(&dir, "workDir", ".", "directory of the project")
+	parent.AddCommand(download)
+	return parent
+}
+
+func (p *program) pulumi() *cobra.Command {
+	var (
+		stack, dir string
+		debug      bool
+	)
+	var operations []string
+	for _, op := range api.Operations() {
+		operations = append(operations, string(op))
+	}
+	c := lenient(&cobra.Command{
+		Use:       "pulumi {" + strings.Join(operations, "|") + "}",
+		Short:     "Run one Pulumi operation on a stack",
+		Long:      "Run one Pulumi operation on a stack and end with pulumi's exit code. However many signals arrive, pulumi gets\none SIGINT; a SIGTERM that follows is passed on.",
+		ValidArgs: operations,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 || !api.Operation(args[0]).Valid() {
+				return usageError{fmt.Errorf("pulumi: want one operation of %s", strings.Join(operations, ", "))}
+			}
+			if err := need(c, "stackIdentity"); err != nil {
+				return err
+			}
+			return p.operate(c.Context(), pulumi.Request{Operation: api.Operation(args[0]), StackIdentity: stack, Dir: dir, Debug: debug})
+		},
+	})
+	c.Flags().StringVar(&stack, "stackIdentity", "", "organization/project/stack")
+	c.Flags().StringVar(&dir, "workDir", ".", "directory of the project")
+	c.Flags().BoolVar(&debug, "debug", false, "have pulumi print debugging output")
+	return c
+}
+
+func (p *program) operate(ctx context.Context, r pulumi.Request) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	ignoreBrokenPipes()
+	r.Signals, r.Env = signals, p.environ
+	r.Parent, _ = strconv.Atoi(p.getenv(executor.EnvPid))
+	r.Stdout = &sturdyWriter{out: p.stdout}
+	r.Stderr = r.Stdout
+	if !sameFile(p.stdout, p.stderr) {
+		r.Stderr = &sturdyWriter{out: p.stderr}
+	}
+	code, err := pulumi.Run(ctx, r)
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return exitCode(code)
+	}
+	return nil
+}
+
+// sturdyWriter goes on when its reader is gone. When the executor that reads our
+// output dies, pulumi must be able to finish and save its state.
+type sturdyWriter struct {
+	out io.Writer
+
+	mu     sync.Mutex
+	broken bool
+}
+
+func (w *sturdyWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.broken {
+		_, err := w.out.Write(b)
+		w.broken = err != nil
+	}
+	return len(b), nil
+}
+
+func sameFile(a, b io.Writer) bool {
+	fa, okA := a.(*os.File)
+	fb, okB := b.(*os.File)
+	if !okA || !okB {
+		return a == b
+	}
+	ia, errA := fa.Stat()
+	ib, errB := fb.Stat()
+	return errA == nil && errB == nil && os.SameFile(ia, ib)
+}
+
+func (p *program) getenv(name string) string {
+	value := ""
+	for _, kv := range p.environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// untilSignal runs f with a context that ends at the first SIGINT or SIGTERM.
+func untilSignal(ctx context.Context, f func(context.Context) error) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return f(ctx)
+}

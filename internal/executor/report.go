@@ -1,0 +1,62 @@
+package executor
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/longshore-run/longshore/internal/api"
+)
+
+// reportFile keeps the Report of a job up to date in a file. A reader sees the
+// old one or the new one, never half of one. A report that cannot be written is
+// no reason to stop a job.
+type reportFile struct {
+	path string
+	log  *zap.Logger
+
+	mu     sync.Mutex
+	report api.Report
+}
+
+func (f *reportFile) step(index int, s api.StepStatus) {
+	f.change(func(r *api.Report) { r.Step, r.Status, r.Delivered = index, s, false })
+}
+
+func (f *reportFile) end(o api.Outcome, message string) {
+	f.change(func(r *api.Report) { r.Outcome, r.Message = o, message })
+}
+
+func (f *reportFile) delivered() {
+	f.change(func(r *api.Report) { r.Delivered = true })
+}
+
+func (f *reportFile) change(how func(*api.Report)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how(&f.report)
+	if f.path == "" {
+		return
+	}
+	if err := f.write(); err != nil {
+		f.log.Error("report cannot be written", zap.Error(err))
+	}
+}
+
+func (f *reportFile) write() error {
+	content, err := json.Marshal(f.report)
+	if err != nil {
+		return err
+	}
+	// The directory is the job's own; a name that is always the same leaves
+	// nothing behind when we are killed in between.
+	temporary := filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+".new")
+	_ = os.Remove(temporary)
+	if err := os.WriteFile(temporary, content, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, f.path)
+}
