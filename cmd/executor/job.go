@@ -33,7 +33,7 @@ func (p *program) runCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return p.runJob(c.Context(), jobFile) },
 	}
-	c.Flags().StringVar(&jobFile, "job-file", "/longshore/job/job.json", "path of the job file")
+	c.Flags().StringVar(&jobFile, "job-file", "/longshore/job/job.json", "path of the job file; - reads it from standard input")
 	return c
 }
 
@@ -61,6 +61,7 @@ func (p *program) runJob(ctx context.Context, jobFile string) error {
 	defer supervisor.Close()
 	code, err := executor.Run(ctx, executor.Options{
 		JobFile:    jobFile,
+		Stdout:     p.stdout,
 		Environ:    p.environ,
 		Executable: self,
 		Version:    version,

@@ -45,7 +45,7 @@ type program struct {
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	p := &program{environ: environ, stdout: stdout, stderr: stderr}
-	root := p.root()
+	root := p.root() //nolint:contextcheck // cobra hands commands their context
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -25,7 +25,8 @@ func (p *program) getsource() *cobra.Command {
 		Use:   "getsource",
 		Short: "Put the source of a deployment into a directory",
 		Long: "Put the source of a deployment into a directory. Credentials come by the environment: LONGSHORE_GIT_TOKEN,\n" +
-			"LONGSHORE_GIT_USERNAME and LONGSHORE_GIT_PASSWORD, or LONGSHORE_GIT_SSH_KEY and LONGSHORE_GIT_SSH_PASSPHRASE.",
+			"LONGSHORE_GIT_USERNAME and LONGSHORE_GIT_PASSWORD, or LONGSHORE_GIT_SSH_KEY and LONGSHORE_GIT_SSH_PASSPHRASE.\n" +
+			"LONGSHORE_GIT_KNOWN_HOSTS holds lines of a known_hosts file, beside those of the place.",
 		RunE: unknownCommand,
 	})
 	var r gitsrc.Request
@@ -87,10 +88,39 @@ func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 		SSHKey:        []byte(p.getenv("LONGSHORE_GIT_SSH_KEY")),
 		SSHPassphrase: p.getenv("LONGSHORE_GIT_SSH_PASSPHRASE"),
 	}
+	remove, err := p.knownHosts(&r)
+	if err != nil {
+		return err
+	}
+	defer remove()
 	return untilSignal(ctx, func(ctx context.Context) error {
 		_, err := gitsrc.Checkout(ctx, r)
 		return err
 	})
+}
+
+// knownHosts lets r trust the SSH hosts of LONGSHORE_GIT_KNOWN_HOSTS, which holds
+// the lines of a known_hosts file, beside those that the place knows.
+func (p *program) knownHosts(r *gitsrc.Request) (remove func(), err error) {
+	lines := p.getenv("LONGSHORE_GIT_KNOWN_HOSTS")
+	if lines == "" {
+		return func() {}, nil
+	}
+	file, err := os.CreateTemp("", "longshore-known-hosts-")
+	if err != nil {
+		return nil, fmt.Errorf("keep the known SSH hosts: %w", err)
+	}
+	remove = func() { os.Remove(file.Name()) }
+	if _, err := file.WriteString(lines + "\n"); err != nil {
+		remove()
+		return nil, fmt.Errorf("keep the known SSH hosts: %w", err)
+	}
+	if err := file.Close(); err != nil {
+		remove()
+		return nil, fmt.Errorf("keep the known SSH hosts: %w", err)
+	}
+	r.KnownHosts = append(gitsrc.DefaultKnownHosts(p.getenv), file.Name())
+	return remove, nil
 }
 
 func (p *program) dependencies() *cobra.Command {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -50,7 +51,10 @@ const (
 
 // Options configure Run. JobFile is required.
 type Options struct {
-	JobFile    string
+	JobFile string    // "-" means standard input
+	Stdin   io.Reader // what "-" reads; default os.Stdin
+	// Stdout gets the final Report as one line of JSON, and nothing else. May be nil.
+	Stdout     io.Writer
 	Environ    []string // of the place; steps get it. Normally os.Environ()
 	Executable string   // absolute path of this program, for scripts to call
 	Version    string
@@ -73,7 +77,7 @@ func Run(ctx context.Context, o Options) (exitCode int, err error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	file, defErr, err := takeJobFile(o.JobFile, o.Log)
+	file, defErr, err := takeJobFile(o.JobFile, o.Stdin, o.Log)
 	if err != nil {
 		return 1, err
 	}
@@ -85,7 +89,9 @@ func Run(ctx context.Context, o Options) (exitCode int, err error) {
 	if defErr == nil {
 		defErr = file.Definition.Validate()
 	}
-	return e.run(ctx, defErr), nil
+	exitCode = e.run(ctx, defErr)
+	e.report.say(o.Stdout)
+	return exitCode, nil
 }
 
 // execution is the state of one Run.
@@ -113,7 +119,7 @@ func newExecution(o Options, file jobFile) (*execution, error) {
 	if err != nil {
 		return nil, fmt.Errorf("job file: serviceURL: %w", err)
 	}
-	private, err := privateDir(filepath.Dir(o.JobFile))
+	private, err := privateDir(filepath.Dir(file.ReportPath))
 	if err != nil {
 		return nil, err
 	}

@@ -26,13 +26,15 @@ type jobFile struct{ api.JobFile }
 // takeJobFile reads the job file and removes it, so that no step finds it. A
 // definition in it that cannot be read is defErr: the rest is enough to tell the
 // service so.
-func takeJobFile(path string, log *zap.Logger) (file jobFile, defErr, err error) {
-	content, err := readRegular(path)
+func takeJobFile(path string, stdin io.Reader, log *zap.Logger) (file jobFile, defErr, err error) {
+	content, err := readJobFile(path, stdin)
 	if err != nil {
 		return jobFile{}, nil, fmt.Errorf("job file: %w", err)
 	}
-	if err := os.Remove(path); err != nil {
-		log.Warn("job file cannot be removed: steps that run as this user can read it", zap.Error(err))
+	if path != fromStdin {
+		if err := os.Remove(path); err != nil {
+			log.Warn("job file cannot be removed: steps that run as this user can read it", zap.Error(err))
+		}
 	}
 	var outer struct {
 		*api.JobFile
@@ -51,9 +53,29 @@ func takeJobFile(path string, log *zap.Logger) (file jobFile, defErr, err error)
 		return jobFile{}, nil, fmt.Errorf("job file %s: serviceURL, jobID and jobToken must be there", path)
 	}
 	if file.ReportPath == "" {
+		if path == fromStdin {
+			return jobFile{}, nil, fmt.Errorf("job file %s: reportPath must be there", path)
+		}
 		file.ReportPath = filepath.Join(filepath.Dir(path), "report.json")
 	}
+	if err := os.MkdirAll(filepath.Dir(file.ReportPath), 0o700); err != nil {
+		return jobFile{}, nil, fmt.Errorf("make the directory of the report: %w", err)
+	}
 	return file, defErr, nil
+}
+
+// fromStdin is the path that stands for standard input, where the job file ends
+// with the input and there is nothing to remove.
+const fromStdin = "-"
+
+func readJobFile(path string, stdin io.Reader) ([]byte, error) {
+	if path != fromStdin {
+		return readRegular(path)
+	}
+	if stdin == nil {
+		stdin = os.Stdin
+	}
+	return readBounded(stdin, "standard input")
 }
 
 func readRegular(path string) ([]byte, error) {
@@ -69,12 +91,16 @@ func readRegular(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	content, err := io.ReadAll(io.LimitReader(f, maxJobFile+1))
+	return readBounded(f, path)
+}
+
+func readBounded(r io.Reader, name string) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(r, maxJobFile+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(content) > maxJobFile {
-		return nil, fmt.Errorf("%s is larger than %d MiB", path, maxJobFile>>20)
+		return nil, fmt.Errorf("%s is larger than %d MiB", name, maxJobFile>>20)
 	}
 	return content, nil
 }
@@ -128,8 +154,8 @@ func looksSecret(name string) bool {
 	return slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(name, word) })
 }
 
-// privateDir makes a directory that only this user can enter: beside the job
-// file where that is possible, else wherever temporary files go.
+// privateDir makes a directory that only this user can enter: beside the report
+// where that is possible, else wherever temporary files go.
 func privateDir(beside string) (string, error) {
 	dir, err := os.MkdirTemp(beside, "executor-")
 	if err == nil {

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -43,6 +44,18 @@ func (f *reportFile) change(how func(*api.Report)) {
 	}
 	if err := f.write(); err != nil {
 		f.log.Error("report cannot be written", zap.Error(err))
+	}
+}
+
+// say writes the report as it is now to w, as one line.
+func (f *reportFile) say(w io.Writer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if w == nil {
+		return
+	}
+	if err := json.NewEncoder(w).Encode(f.report); err != nil {
+		f.log.Error("report cannot be printed", zap.Error(err))
 	}
 }
 
