@@ -1,11 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,146 +14,107 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/agent"
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend/docker"
+	"github.com/longshore-run/longshore/internal/control"
 	"github.com/longshore-run/longshore/internal/lifecycle"
-	"github.com/longshore-run/longshore/internal/telemetry"
 )
 
-// devOptions are those of serve, and the agent's.
-type devOptions struct {
-	options
-	target, network, pull string
-	concurrency           int
-}
+// poolName is the pool of dev.
+const poolName = "dev"
 
-func newDevCommand(environ []string, stdout, stderr io.Writer) *cobra.Command {
-	var o devOptions
-	cmd := &cobra.Command{
-		Use:   "dev",
-		Short: "Server, one pool and one agent in one process, for trying things",
-		Long: `dev serves the API as serve does and runs an agent of one pool beside it. It keeps
-everything below --data-dir: the database, the tokens (user-token, pool-token) and
-what jobs leave.
-
-Signals: the first SIGTERM or SIGINT lets the jobs in hand finish, the second
-cancels them gently, the third leaves at once.`,
-		Example: "  longshore-server dev --deploy-target process",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(fromEnvironment(cmd.Flags(), environ), o.check(), o.checkTarget()); err != nil {
-				return err
-			}
-			if o.tokenFile == "" {
-				o.tokenFile = filepath.Join(o.dataDir, "user-token")
-			}
-			ctx, drain, done := lifecycle.Stops(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer done()
-			if err := dev(ctx, drain, o, environ, stdout, stderr); err != nil {
-				return &failure{err}
-			}
-			return nil
-		},
+// dev runs the control plane and one agent until it is stopped.
+func dev(ctx context.Context, s settings, environ []string, stdout, stderr io.Writer) error {
+	dir, err := filepath.Abs(s.dataDir)
+	if err != nil {
+		return &failure{err}
 	}
-	o.addFlags(cmd.Flags(), ".longshore", telemetry.FormatConsole)
-	cmd.Flags().StringVar(&o.target, "deploy-target", "auto", "Where jobs run: docker, process, or auto: docker when an engine answers, else process.")
-	cmd.Flags().StringVar(&o.network, "docker-network", "", "Docker network of the jobs; host lets them reach a server on this machine's loopback.")
-	cmd.Flags().StringVar(&o.pull, "pull-policy", "missing", "When jobs' images are pulled: always, missing or never.")
-	cmd.Flags().IntVar(&o.concurrency, "concurrency", 2, "Jobs at the same time.")
-	return cmd
-}
-
-func (o *devOptions) checkTarget() error {
-	var errs []error
-	switch o.target {
-	case "auto", agent.TargetDocker, agent.TargetProcess:
-	default:
-		errs = append(errs, fmt.Errorf("--deploy-target %q: want docker, process or auto", o.target))
+	if s.tokenFile == "" {
+		s.tokenFile = filepath.Join(s.dataDir, "user-token")
 	}
-	if o.concurrency < 1 {
-		errs = append(errs, fmt.Errorf("--concurrency %d: want at least 1", o.concurrency))
+	target, why := chooseTarget(ctx, s.deployTarget)
+	if s.backendURL == "" && target == agent.TargetProcess {
+		state := filepath.Join(dir, "state")
+		if err := os.MkdirAll(state, 0o700); err != nil {
+			return &failure{unusable(s.dataDir, err)}
+		}
+		s.backendURL = "file://" + state
 	}
-	return errors.Join(errs...)
-}
-
-// dev serves and runs the agent. The server outlives the agent, whose last words
-// it must hear.
-func dev(ctx context.Context, drain <-chan struct{}, o devOptions, environ []string, stdout, stderr io.Writer) error {
-	p, err := newPlane(ctx, o.options, stdout, stderr)
+	p, err := open(ctx, s, stdout, stderr)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := p.close(); err != nil {
-			p.log.Error("close the database", zap.Error(err))
-		}
-	}()
-	a, why, err := newDevAgent(ctx, p, o, environ)
+	defer p.close()
+	poolFile := filepath.Join(s.dataDir, "pool-token")
+	token, err := p.pool(ctx, poolFile)
 	if err != nil {
-		return errors.Join(err, p.listener.Close())
-	}
-	fmt.Fprintf(stdout, "Longshore at %s\n  user token  %s\n  pool token  %s\n  target      %s (%s)\n",
-		o.publicURL, o.tokenFile, poolTokenFile(o), o.target, why)
-
-	serverDrain := make(chan struct{})
-	var served error
-	var server sync.WaitGroup
-	server.Go(func() { served = p.serve(context.WithoutCancel(ctx), serverDrain) })
-	// A drain answers held polls at once, so the agent's ends with it.
-	stop := context.AfterFunc(drained(ctx, drain), p.server.Drain)
-	ran := a.Run(ctx, drain)
-	stop()
-	close(serverDrain)
-	server.Wait()
-	return errors.Join(ran, served)
-}
-
-// drained returns a context that ends when drain is closed.
-func drained(ctx context.Context, drain <-chan struct{}) context.Context {
-	c, cancel := context.WithCancelCause(ctx)
-	go func() { // ends with drain or with ctx, which the program's end cancels
-		select {
-		case <-drain:
-			cancel(errors.New("draining"))
-		case <-ctx.Done():
-		}
-	}()
-	return c
-}
-
-func newDevAgent(ctx context.Context, p *plane, o devOptions, environ []string) (_ *agent.Agent, why string, err error) {
-	why = "as asked"
-	if o.target == "auto" {
-		o.target, why = chooseTarget(ctx)
-	}
-	token, err := poolToken(ctx, p, o)
-	if err != nil {
-		return nil, "", err
-	}
-	directory, err := filepath.Abs(filepath.Join(o.dataDir, "agent"))
-	if err != nil {
-		return nil, "", err
+		return &failure{fmt.Errorf("agent pool: %w", err)}
 	}
 	a, err := agent.New(agent.Config{
-		ServiceURL: "http://" + p.listener.Addr().String(), JobServiceURL: o.publicURL,
+		ServiceURL: p.localURL(), JobServiceURL: p.publicURL,
 		Token:       func() (string, error) { return token, nil },
-		Pool:        "dev",
-		Concurrency: o.concurrency, Target: o.target,
-		Docker:           agent.DockerConfig{Network: o.network, Pull: o.pull},
-		Process:          agent.ProcessConfig{Environ: environ},
-		WorkingDirectory: directory, DefaultImage: o.defaultImage,
-	}, agent.Deps{Log: p.log, Health: telemetry.NewHealth(time.Hour), Registerer: prometheus.NewRegistry(), Version: version})
-	return a, why, err
+		Pool:        poolName,
+		Concurrency: s.slots,
+		Target:      target, Docker: agent.DockerConfig{Network: s.dockerNetwork, Pull: s.pullPolicy}, Process: agent.ProcessConfig{Environ: environ},
+		WorkingDirectory: filepath.Join(dir, "agent"),
+		DefaultImage:     s.defaultImage,
+	}, agent.Deps{Log: p.log.Named("agent"), Registerer: p.registry, Version: version})
+	if err != nil {
+		return &failure{err}
+	}
+	fmt.Fprintf(stdout, "listening on %s\n  user token  %s\n  pool token  %s\n  target      %s (%s)\n  state       %s\n",
+		p.localURL(), s.tokenFile, poolFile, target, why,
+		cmp.Or(s.backendURL, "no Pulumi backend is set: use --backend-url, or PULUMI_BACKEND_URL in a deployment"))
+	return p.runWith(ctx, a)
 }
 
-// chooseTarget takes docker when an engine answers.
-func chooseTarget(ctx context.Context) (target, why string) {
-	engine, err := docker.New(docker.Config{})
+// runWith runs server and agent. The server outlives the agent, so that jobs can
+// report their end to it.
+func (p *plane) runWith(ctx context.Context, a *agent.Agent) error {
+	ctx, drain, done := lifecycle.Stops(ctx, os.Interrupt, syscall.SIGTERM)
+	defer done()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+
+	agentEnded := make(chan struct{})
+	var parts sync.WaitGroup
+	var serverErr error
+	parts.Go(func() {
+		serverErr = p.server.Serve(context.WithoutCancel(ctx), p.listener, agentEnded, p.stopFor)
+		if serverErr != nil {
+			giveUp(serverErr)
+		}
+	})
+	parts.Go(func() { // an idle agent waits for the poll that is held for it
+		select {
+		case <-drain:
+		case <-ctx.Done():
+		case <-agentEnded:
+		}
+		p.server.StopWork()
+	})
+	began := time.Now()
+	err := a.Run(ctx, drain)
+	close(agentEnded)
+	parts.Wait()
+	p.log.Info("server ended", zap.Duration("after", time.Since(began)), zap.Error(errors.Join(err, serverErr)))
+	if err := errors.Join(err, serverErr); err != nil {
+		return &failure{err}
+	}
+	return stopped(ctx)
+}
+
+// chooseTarget returns where jobs run, and why there.
+func chooseTarget(ctx context.Context, wanted string) (target, why string) {
+	if wanted != targetAuto {
+		return wanted, "as --deploy-target says"
+	}
+	engine, err := docker.New(docker.Config{
+		ExecutorSource: func(context.Context, string) (string, error) { return "", errors.New("only asked whether it is there") },
+	})
 	if err == nil {
 		err = engine.Check(ctx)
 	}
@@ -162,31 +124,33 @@ func chooseTarget(ctx context.Context) (target, why string) {
 	return agent.TargetDocker, "a Docker engine answers"
 }
 
-func poolTokenFile(o devOptions) string { return filepath.Join(o.dataDir, "pool-token") }
-
-// poolToken reads the token of the pool that an earlier start made, and makes a
-// pool when there is none.
-func poolToken(ctx context.Context, p *plane, o devOptions) (string, error) {
-	content, err := os.ReadFile(poolTokenFile(o))
-	if err == nil {
-		token := strings.TrimSpace(string(content))
-		if _, err := p.service.Authenticate(ctx, token); err == nil {
+// pool returns the token of dev's agent pool: the one in the file when it is
+// alive, else that of a new pool.
+func (p *plane) pool(ctx context.Context, file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	token := strings.TrimSpace(string(text))
+	if token != "" {
+		principal, err := p.control.Authenticate(ctx, token)
+		if err == nil && principal.Kind == control.KindPool {
 			return token, nil
 		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read the pool token: %w", err)
+		if refused := new(api.Error); err != nil && !errors.As(err, &refused) {
+			return "", err
+		}
 	}
-	name := "dev"
-	pools, err := p.service.Pools(ctx, o.organization)
-	if err != nil {
-		return "", err
+	name := poolName
+	for n := 2; ; n++ {
+		made, err := p.control.CreatePool(ctx, p.organization, api.CreateOrgAgentPoolRequest{Name: name, Description: "the agent of longshore-server dev"})
+		if taken := new(api.Error); errors.As(err, &taken) && taken.Code == http.StatusConflict && n < 100 {
+			name = fmt.Sprintf("%s-%d", poolName, n)
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		return made.TokenValue, replace(file, made.TokenValue)
 	}
-	if len(pools.AgentPools) > 0 { // its token is lost: tokens are stored as hashes only
-		name = fmt.Sprintf("dev-%d", time.Now().Unix())
-	}
-	made, err := p.service.CreatePool(ctx, o.organization, api.CreateOrgAgentPoolRequest{Name: name, Description: "made by longshore-server dev"})
-	if err != nil {
-		return "", err
-	}
-	return made.TokenValue, writeSecret(poolTokenFile(o), []byte(made.TokenValue+"\n"))
 }

@@ -10,16 +10,16 @@ import (
 
 // PollDeployments answers GET /api/deployments/poll.
 func (s *Server) PollDeployments(w http.ResponseWriter, r *http.Request) {
-	ctx, wait, done := s.hold(w, r)
-	defer done()
-	if s.draining.Err() != nil {
-		s.comeBack(w)
+	if s.noWork.Err() != nil {
+		comeBack(w)
 		return
 	}
+	ctx, wait, done := s.hold(w, r, s.noWork)
+	defer done()
 	work, err := s.service.Poll(ctx, from(r).Principal, agentInfo(r), wait)
 	switch {
-	case err != nil && s.draining.Err() != nil && r.Context().Err() == nil:
-		s.comeBack(w)
+	case err != nil && s.noWork.Err() != nil && r.Context().Err() == nil:
+		comeBack(w)
 	case err != nil:
 		s.writeError(w, r, err)
 	case work == nil:
@@ -30,18 +30,15 @@ func (s *Server) PollDeployments(w http.ResponseWriter, r *http.Request) {
 }
 
 // comeBack sends an agent away until this server is gone and the next one is there.
-func (s *Server) comeBack(w http.ResponseWriter) {
+func comeBack(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "1")
 	w.WriteHeader(http.StatusNoContent)
 }
 
 // GetRunnerStatus answers GET /api/deployments/{deploymentID}/status.
 func (s *Server) GetRunnerStatus(w http.ResponseWriter, r *http.Request, deploymentID string) {
-	ctx, wait, done := s.hold(w, r)
+	ctx, wait, done := s.hold(w, r, s.draining)
 	defer done()
-	if s.draining.Err() != nil {
-		wait = 0
-	}
 	status, err := s.service.RunnerStatus(ctx, from(r).Principal, deploymentID, wait)
 	if err != nil && s.draining.Err() != nil && r.Context().Err() == nil {
 		status, err = s.service.RunnerStatus(r.Context(), from(r).Principal, deploymentID, 0)

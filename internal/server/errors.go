@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +21,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var e *api.Error
 	switch {
 	case errors.As(err, &e):
-	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
+	case r.Context().Err() != nil:
 		// Nobody reads this unless it is the server that stops.
 		e = api.Errorf(http.StatusServiceUnavailable, "cut short: the caller went away or the server is stopping; try again")
 		w.Header().Set("Retry-After", "1")

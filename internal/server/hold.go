@@ -33,18 +33,17 @@ func preferredWait(h http.Header) (time.Duration, bool) {
 }
 
 // hold prepares w and r for a call that may be held: the context it returns ends
-// when the caller goes away or the server drains. Call done at the end.
-func (s *Server) hold(w http.ResponseWriter, r *http.Request) (ctx context.Context, wait time.Duration, done func()) {
+// when the caller goes away or until does. Call done at the end. The answer says
+// that the preference was honoured only while that is so.
+func (s *Server) hold(w http.ResponseWriter, r *http.Request, until context.Context) (ctx context.Context, wait time.Duration, done func()) {
 	wait, asked := preferredWait(r.Header)
-	if asked {
-		w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
+	if !asked || until.Err() != nil {
+		return r.Context(), 0, func() {}
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	if wait == 0 {
-		return ctx, 0, func() { cancel(nil) }
-	}
+	w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
 	extendAnswer(w, wait)
-	stop := context.AfterFunc(s.draining, func() { cancel(errDraining) })
+	ctx, cancel := context.WithCancelCause(r.Context())
+	stop := context.AfterFunc(until, func() { cancel(errDraining) })
 	s.metrics.held.Inc()
 	return ctx, wait, func() {
 		s.metrics.held.Dec()

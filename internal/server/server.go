@@ -39,9 +39,10 @@ type Server struct {
 	bodies    bodies
 	handlers  sync.WaitGroup
 
-	// draining ends when held calls must be answered at once.
-	draining context.Context
-	drain    context.CancelCauseFunc
+	// noWork ends when polls are to be answered at once, draining when every
+	// held call is.
+	noWork, draining context.Context
+	stopWork, drain  context.CancelCauseFunc
 }
 
 var _ ServerInterface = (*Server)(nil)
@@ -66,6 +67,7 @@ func New(o Options) *Server {
 		gatherer = prometheus.NewRegistry()
 	}
 	s.draining, s.drain = context.WithCancelCause(context.Background())
+	s.noWork, s.stopWork = context.WithCancelCause(s.draining)
 	s.router = s.routes(gatherer)
 	return s
 }
@@ -73,9 +75,13 @@ func New(o Options) *Server {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
 
+// StopWork answers all polls at once, and from now on, with no work. Everything
+// else goes on, so that the jobs under way can end.
+func (s *Server) StopWork() { s.stopWork(errDraining) }
+
 // Drain answers all held calls at once, with what would be said at the end of
-// their time, and holds no call from now on. No work is handed out any more.
-// /readyz says no. Everything else goes on.
+// their time, and holds no call from now on. It includes StopWork, and /readyz
+// says no. Everything else goes on.
 func (s *Server) Drain() { s.drain(errDraining) }
 
 func (s *Server) routes(gatherer prometheus.Gatherer) chi.Router {
