@@ -30,6 +30,9 @@ func request(t *testing.T, on target, change func(r object)) object {
 	if change != nil {
 		change(r)
 	}
+	if r["sourceContext"] == nil { // dependencies are installed before the commands that make the project
+		operation(r)["options"] = object{"skipInstallDependencies": true}
+	}
 	return r
 }
 

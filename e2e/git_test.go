@@ -135,7 +135,7 @@ func TestAPrivateRepositoryIsCloned(t *testing.T) {
 				if !strings.Contains(log, test.fails) {
 					t.Errorf("the log does not say %q:\n%s", test.fails, log)
 				}
-				for _, leak := range []string{secret, "wrong-token-9f8e7d", "BEGIN OPENSSH", "passphrase-of-the-key", "LONGSHORE_GIT_"} {
+				for _, leak := range []string{secret, "wrong-token-9f8e7d", "BEGIN OPENSSH", "passphrase-of-the-key", "LONGSHORE_GIT_TOKEN", "LONGSHORE_GIT_PASS", "LONGSHORE_GIT_SSH"} {
 					if strings.Contains(log, leak) {
 						t.Errorf("the log holds %q:\n%s", leak, log)
 					}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ type site struct {
 	t         *testing.T
 	poolID    string
 	poolToken string
-	agents    int
+	agents    []*rig.Process
 }
 
 func newSite(t *testing.T, serverArgs ...string) *site {
@@ -103,24 +104,37 @@ func newSite(t *testing.T, serverArgs ...string) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { stop(t, server.Process) })
+	s := &site{Server: server, t: t}
+	t.Cleanup(s.close)
 	pool, err := server.CreatePool(t.Context(), "default", "e2e")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &site{Server: server, t: t, poolID: pool.ID, poolToken: pool.TokenValue}
+	s.poolID, s.poolToken = pool.ID, pool.TokenValue
+	return s
+}
+
+// close stops everything, the server last: agents have last words.
+func (s *site) close() {
+	for _, a := range s.agents {
+		a.Drain()
+	}
+	for _, a := range s.agents {
+		stop(s.t, a)
+	}
+	stop(s.t, s.Process)
 }
 
 // agent starts an agent of the site's pool.
 func (s *site) agent(on target, args ...string) *rig.Process {
 	s.t.Helper()
-	s.agents++
-	name := fmt.Sprintf("agent-%d", s.agents)
-	a, err := s.StartAgent(s.t.Context(), built.programs, name, s.poolToken, append(on.agentArgs, args...), on.agentEnv)
+	name := fmt.Sprintf("agent-%d", len(s.agents)+1)
+	a, err := s.StartAgent(s.t.Context(), built.programs, name, s.poolToken,
+		slices.Concat([]string{"--poll-wait", "2s"}, on.agentArgs, args), on.agentEnv) // a drain waits for a held poll
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { stop(s.t, a) })
+	s.agents = append(s.agents, a)
 	return a
 }
 

@@ -77,7 +77,11 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 	}
 	registry := telemetry.NewRegistry("agent", version)
 	health := telemetry.NewHealth(c.HealthThreshold)
-	a, err := agent.New(agentConfig(c, environ), agent.Deps{Log: log, Health: health, Registerer: registry, Version: version})
+	settings := agentConfig(c, environ)
+	if err := addKnownHosts(settings.Env, c.GitKnownHosts); err != nil {
+		return err
+	}
+	a, err := agent.New(settings, agent.Deps{Log: log, Health: health, Registerer: registry, Version: version})
 	if err != nil {
 		return err
 	}
@@ -158,6 +162,19 @@ func forwarded(names, environ []string) map[string]string {
 		}
 	}
 	return env
+}
+
+// addKnownHosts hands the lines of a known_hosts file to the jobs.
+func addKnownHosts(env map[string]string, file string) error {
+	if file == "" {
+		return nil
+	}
+	lines, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("git_known_hosts: %w", err)
+	}
+	env["LONGSHORE_GIT_KNOWN_HOSTS"] = string(lines)
+	return nil
 }
 
 func getenv(environ []string, name string) string {

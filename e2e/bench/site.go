@@ -57,9 +57,12 @@ func (s *site) close(err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if s.agent != nil {
+		s.agent.Drain()
+	}
+	_ = s.Stop(ctx) // answers the poll that the agent waits for
+	if s.agent != nil {
 		_ = s.agent.Stop(ctx)
 	}
-	_ = s.Stop(ctx)
 	if s.docker != nil {
 		s.docker.Close()
 	}

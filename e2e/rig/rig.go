@@ -106,9 +106,14 @@ func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 // Signal sends a signal.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 
+// Drain asks the process to end, once, and does not wait.
+func (p *Process) Drain() {
+	p.once.Do(func() { _ = p.cmd.Process.Signal(syscall.SIGTERM) })
+}
+
 // Stop asks the process to end and waits; it kills it when ctx ends first.
 func (p *Process) Stop(ctx context.Context) error {
-	p.once.Do(func() { _ = p.cmd.Process.Signal(syscall.SIGTERM) })
+	p.Drain()
 	select {
 	case <-p.done:
 		return nil

@@ -34,6 +34,7 @@ type Agent struct {
 	DeployTarget       string
 	DockerHost         string
 	DockerNetwork      string
+	GitKnownHosts      string
 	DockerCapabilities string
 	PullImage          bool
 	PullPolicy         string

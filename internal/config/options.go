@@ -134,6 +134,10 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.DockerNetwork },
 		},
 		{
+			Key: "git_known_hosts", DefaultHelp: "what the job's image knows", Help: "known_hosts file with the SSH host keys of your git servers, for jobs.",
+			field: func(a *Agent) any { return &a.GitKnownHosts },
+		},
+		{
 			Key: "docker_capabilities", Default: "default", Help: "Capabilities of job containers: default (the engine's, less NET_RAW, MKNOD, AUDIT_WRITE and SETFCAP) or none.",
 			field: func(a *Agent) any { return &a.DockerCapabilities },
 		},
