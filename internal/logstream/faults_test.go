@@ -92,7 +92,7 @@ func TestTheJobRunsOnWhileTheServiceIsAway(t *testing.T) {
 		service.setFault(func(int, api.LogBatch) error { return away })
 		dir := t.TempDir()
 		s := logstream.New(logstream.Options{
-			Sink: logstream.SinkFunc(service.take), FlushBytes: 16 << 10, BatchBytes: 32 << 10, MemoryBytes: 128 << 10, SpoolDir: dir,
+			Sink: logstream.SinkFunc(service.take), FlushBytes: 16 << 10, BatchBytes: 32 << 10, MemoryBytes: 128 << 10, SpoolDir: filepath.Join(dir, "spool"),
 		})
 		var want strings.Builder
 		began := time.Now()
@@ -104,7 +104,7 @@ func TestTheJobRunsOnWhileTheServiceIsAway(t *testing.T) {
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("the job waited %s", took)
 		}
-		files, _ := filepath.Glob(filepath.Join(dir, "*"))
+		files, _ := filepath.Glob(filepath.Join(dir, "spool", "*"))
 		if len(files) == 0 {
 			t.Fatal("nothing is in the spool")
 		}
@@ -125,7 +125,7 @@ func TestTheJobRunsOnWhileTheServiceIsAway(t *testing.T) {
 		if got, want := digest(service.text(1)), digest(want.String()); got != want {
 			t.Errorf("the service has %s, want %s", got, want)
 		}
-		if left, _ := os.ReadDir(dir); len(left) > 0 {
+		if left, _ := os.ReadDir(filepath.Join(dir, "spool")); len(left) > 0 {
 			t.Errorf("the spool leaves %v once it is empty", left)
 		}
 		_, _ = s.Step(1).Write([]byte("and on\n"))
@@ -140,7 +140,7 @@ func TestWritersWaitWhenThereIsNoRoomLeft(t *testing.T) {
 	for name, change := range map[string]func(*logstream.Options, string){
 		"the spool has reached its cap": func(o *logstream.Options, dir string) { o.SpoolDir, o.SpoolCap = dir, 64<<10 },
 		"there is no spool":             func(*logstream.Options, string) {},
-		"the spool cannot be written":   func(o *logstream.Options, dir string) { o.SpoolDir = filepath.Join(dir, "missing") },
+		"the spool cannot be written":   func(o *logstream.Options, _ string) { o.SpoolDir = "/dev/null/spool" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -67,6 +67,9 @@ func (s *spool) room() bool { return s.dir != "" && s.bytes < s.limit }
 // put adds a batch. When it fails, nothing was added.
 func (s *spool) put(b *batch) error {
 	if n := len(s.files); n == 0 || s.files[n-1].size >= fileBytes {
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return err
+		}
 		f, err := os.CreateTemp(s.dir, "log-*.spool") // mode 0600
 		if err != nil {
 			return err

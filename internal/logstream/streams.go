@@ -44,7 +44,7 @@ type Options struct {
 	FlushBytes    int           // size of a batch that does not wait; default 256 KiB
 	BatchBytes    int           // to which it may grow while the sender is busy; default 1 MiB
 	MemoryBytes   int           // of batches kept in memory; default 4 MiB
-	SpoolDir      string        // where batches go that memory has no room for; empty: writers wait instead
+	SpoolDir      string        // where batches go that memory has no room for, made when needed; empty: writers wait instead
 	SpoolCap      int64         // most bytes on disk; when it is reached, writers wait; default 1 GiB
 
 	RetryWait    time.Duration // before the first resend, growing from there; default 200ms
