@@ -62,8 +62,18 @@ func (s *standin) lines() {
 	defer func() { _ = out.Flush() }()
 	pad := bytes.Repeat([]byte("."), size)
 	line := make([]byte, 0, size+20)
+	rate, _ := strconv.ParseInt(s.env("PULUMI_STANDIN_RATE"), 10, 64)
+	begin := time.Now()
 	for i := range n {
 		line = strconv.AppendInt(line[:0], i, 10)
+		if rate > 0 {
+			if wait := time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))); wait > 0 {
+				_ = out.Flush()
+				time.Sleep(wait)
+			}
+			line = time.Now().AppendFormat(append(line[:0], "at "...), time.RFC3339Nano)
+			line = append(line, ' ')
+		}
 		if len(line) < size-1 {
 			line = append(line, pad[:size-1-len(line)]...)
 		}

@@ -16,7 +16,7 @@ func (s *Server) PollDeployments(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, wait, done := s.hold(w, r, s.noWork)
 	defer done()
-	work, err := s.service.Poll(ctx, from(r).Principal, agentInfo(r), wait)
+	work, err := s.service.Poll(ctx, from(r).Principal, agentInfo(r), wait) //nolint:contextcheck // the server's own end matters, too
 	switch {
 	case err != nil && s.noWork.Err() != nil && r.Context().Err() == nil:
 		comeBack(w)
@@ -39,7 +39,7 @@ func comeBack(w http.ResponseWriter) {
 func (s *Server) GetRunnerStatus(w http.ResponseWriter, r *http.Request, deploymentID string) {
 	ctx, wait, done := s.hold(w, r, s.draining)
 	defer done()
-	status, err := s.service.RunnerStatus(ctx, from(r).Principal, deploymentID, wait)
+	status, err := s.service.RunnerStatus(ctx, from(r).Principal, deploymentID, wait) //nolint:contextcheck // the server's own end matters, too
 	if err != nil && s.draining.Err() != nil && r.Context().Err() == nil {
 		status, err = s.service.RunnerStatus(r.Context(), from(r).Principal, deploymentID, 0)
 	}
