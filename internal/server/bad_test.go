@@ -141,7 +141,7 @@ func TestBodies(t *testing.T) {
 		{"a byte too large", status, strings.NewReader(running + pad(1<<20-len(running)+1)), nil, 413},
 		{"too large and of unknown length", status, io.MultiReader(strings.NewReader(running + pad(2<<20))), nil, 413},
 		{"too large when inflated", status, bytes.NewReader(zip(t, running+pad(64<<20))), []string{"Content-Encoding: gzip"}, 413},
-		{"zipped and cut off", status, bytes.NewReader(zip(t, running + pad(9999))[:30]), []string{"Content-Encoding: gzip"}, 400},
+		{"zipped and cut off", status, bytes.NewReader(zip(t, running+pad(9999))[:30]), []string{"Content-Encoding: gzip"}, 400},
 		{"not zipped as it says", status, strings.NewReader(running), []string{"Content-Encoding: gzip"}, 400},
 		{"of an unknown encoding", status, strings.NewReader(running), []string{"Content-Encoding: br"}, 415},
 		{"a log batch of 3 MiB", log, strings.NewReader(batch(50)), nil, 200},
