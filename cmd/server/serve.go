@@ -16,13 +16,13 @@ import (
 
 // serve runs the control plane until it is stopped.
 func serve(ctx context.Context, s settings, stdout, stderr io.Writer) error {
+	ctx, drain, done := lifecycle.Stops(ctx, os.Interrupt, syscall.SIGTERM)
+	defer done()
 	p, err := open(ctx, s, stdout, stderr)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	ctx, drain, done := lifecycle.Stops(ctx, os.Interrupt, syscall.SIGTERM)
-	defer done()
 	fmt.Fprintf(stdout, "listening on %s\n", p.localURL())
 	p.log.Info("server started",
 		zap.String("version", version), zap.String("listen", p.listener.Addr().String()), zap.String("public_url", p.publicURL),
