@@ -64,7 +64,7 @@ func (b *bench) idleAgent(ctx context.Context, target string) (rss int64, cpu, s
 		return 0, 0, 0, err
 	}
 	begin := time.Now()
-	pause(ctx, time.Duration(b.samples(240, 10))*time.Second)
+	pause(ctx, time.Duration(b.samples(125, 10))*time.Second)
 	after, err := cpuTime(s.agent.Pid())
 	if err != nil {
 		return 0, 0, 0, err
