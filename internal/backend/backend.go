@@ -28,6 +28,9 @@ import (
 //     a way that shows in no process list, environment, or description of the
 //     workload, and nothing of the agent's own environment. When it ends, for
 //     whatever reason, everything that it left running ends, too.
+//   - A job belongs to the agent that started it, which outlives its processes:
+//     a Backend of a later process of the same agent lists the job and takes it
+//     over. Which Backends are of the same agent is for each kind to say.
 //   - Two jobs do not share a directory. A backend with a kernel's help (a
 //     container) keeps them from reading each other's files; process cannot,
 //     because its jobs run as one user.
@@ -50,6 +53,23 @@ type Backend interface {
 	// Start starts the job. It writes what it does, one line at a time and for
 	// the job's owner to read, to setup: these become the log of step 0.
 	Start(ctx context.Context, spec Spec, setup io.Writer) (Workload, error)
+	// Left lists the jobs of this agent of which there is anything, those that
+	// this Backend started itself included. An error means that nothing can be
+	// said; it is no answer that there is none.
+	Left(ctx context.Context) ([]Remnant, error)
+	// Adopt returns the workload of a job that Left lists. It is as good as the
+	// one that Start returned, but that some backends cannot learn the exit code
+	// of a process that they did not start. The error is ErrGone for a job of
+	// which there is nothing (any more).
+	Adopt(ctx context.Context, jobID string) (Workload, error)
+}
+
+// Remnant is what there is of a job, for an agent that does not remember it.
+type Remnant struct {
+	JobID, DeploymentID string // DeploymentID may be empty
+	// Started is false for a job that was made and not started: nothing of it
+	// has run, or will, and all that is left to do is to remove it.
+	Started bool
 }
 
 // Workload is one started job. Its methods may be called concurrently.
@@ -116,7 +136,8 @@ type Limits struct {
 
 // Exit is how a workload ended.
 type Exit struct {
-	// Code is the executor's exit code, or 128 plus the signal that killed it.
+	// Code is the executor's exit code, or 128 plus the signal that killed it;
+	// CodeUnknown when nobody could find out.
 	Code int
 	// OutOfMemory is set when the memory limit, or the host, killed a process
 	// of the workload, whatever Code says.
@@ -128,6 +149,10 @@ type Exit struct {
 	Report *api.Report
 }
 
+// CodeUnknown is the Exit.Code of an executor whose end nobody saw: its agent
+// was not there, and a process tells its exit code to its parent alone.
+const CodeUnknown = -1
+
 // ExecutorSource returns the path, on the agent's host, of an executor binary
 // for linux on the given architecture ("amd64", "arm64").
 type ExecutorSource func(ctx context.Context, arch string) (string, error)
@@ -138,4 +163,7 @@ const (
 	LabelJob        = "run.longshore.job"
 	LabelDeployment = "run.longshore.deployment"
 	LabelAgent      = "run.longshore.agent"
+	// LabelOwner names the state directory of the agent, by a random id. Agents
+	// of one name, on one engine, differ in it, and each keeps to its own.
+	LabelOwner = "run.longshore.owner"
 )

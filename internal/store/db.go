@@ -21,13 +21,14 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/longshore-run/longshore/internal/control"
+	"github.com/longshore-run/longshore/internal/dirlock"
 )
 
 // DB is an open database. One goroutine, the writer, owns the only connection
 // that writes; readers have a pool of their own and never wait for it.
 type DB struct {
 	now    func() time.Time
-	lock   *os.File
+	lock   *dirlock.Lock
 	write  *sql.DB
 	read   *sql.DB
 	queue  chan *update
@@ -47,7 +48,7 @@ func Open(ctx context.Context, path string, now func() time.Time) (*DB, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, notWritable(dir, err)
 	}
-	lock, err := lockDir(dir)
+	lock, err := dirlock.Take(dir, dataDirectory, "longshore-server")
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +112,11 @@ func (db *DB) closeParts() error {
 	}
 	return errors.Join(append(errs, db.lock.Close())...)
 }
+
+// dataDirectory is what messages call the directory of the database.
+const dataDirectory = "data directory"
+
+func notWritable(dir string, err error) error { return dirlock.NotWritable(dir, dataDirectory, err) }
 
 // dsn returns the data source name of path. Pragmas belong here: executed as a
 // statement one would reach a single connection of the pool.
