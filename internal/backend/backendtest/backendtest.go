@@ -25,6 +25,13 @@ import (
 type Harness struct {
 	// New returns a backend. The suite makes several.
 	New func(t *testing.T) backend.Backend
+	// Next returns the backend of a later process of the agent that b is of.
+	Next func(t *testing.T, b backend.Backend) backend.Backend
+	// Other returns the backend of another agent in the same place.
+	Other func(t *testing.T) backend.Backend
+	// Half leaves a job as an agent does that is killed before it starts the
+	// executor.
+	Half func(t *testing.T, b backend.Backend, spec backend.Spec)
 	// Image is put into every spec.
 	Image api.DockerImage
 	// File reads a file that the executor put beside its report, while the job

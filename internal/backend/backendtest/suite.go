@@ -28,6 +28,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("removing", h.removing)
 	t.Run("starting", h.starting)
 	t.Run("keeping apart", h.keepingApart)
+	t.Run("adopting", h.adopting)
 }
 
 func (h Harness) ending(t *testing.T) {

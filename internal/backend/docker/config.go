@@ -40,6 +40,9 @@ type Config struct {
 	// tcp://10.0.0.2:2376. Empty means DOCKER_HOST, else the default socket. TLS
 	// follows DOCKER_CERT_PATH and DOCKER_TLS_VERIFY.
 	Host string
+	// Owner marks what this agent starts, so that its next process finds it, and
+	// no other agent's. Empty: nothing is found again.
+	Owner string
 	// Network that jobs join: a name, "host" or "none". Empty means the
 	// engine's default bridge.
 	Network string

@@ -156,9 +156,23 @@ func (e engine) inspect(t *testing.T, jobID string) container.InspectResponse {
 
 // harness runs the suite in containers of an image.
 func (e engine) harness(t *testing.T, name string) backendtest.Harness {
-	config := docker.Config{PullPolicy: docker.PullNever, Network: "none", ExecutorSource: e.source(t)}
+	config := docker.Config{PullPolicy: docker.PullNever, Network: "none", ExecutorSource: e.source(t), Owner: uuid.NewString()}
 	return backendtest.Harness{
-		New:            func(t *testing.T) backend.Backend { return newBackend(t, config) },
+		New:  func(t *testing.T) backend.Backend { return newBackend(t, config) },
+		Next: func(t *testing.T, _ backend.Backend) backend.Backend { return newBackend(t, config) },
+		Other: func(t *testing.T) backend.Backend {
+			other := config
+			other.Owner = uuid.NewString()
+			return newBackend(t, other)
+		},
+		Half: func(t *testing.T, _ backend.Backend, spec backend.Spec) {
+			_, err := e.ContainerCreate(t.Context(), &container.Config{Image: name, Cmd: []string{"true"}, Labels: map[string]string{
+				backend.LabelJob: spec.Job.JobID, backend.LabelDeployment: spec.Job.DeploymentID, backend.LabelOwner: config.Owner,
+			}}, nil, nil, nil, "longshore-"+spec.Job.JobID)
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
 		Image:          api.DockerImage{Reference: name},
 		EnforcesMemory: true,
 		Isolates:       true,

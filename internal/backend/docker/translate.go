@@ -60,7 +60,7 @@ func plan(config Config, spec backend.Spec, image imageFacts, volume string) con
 			Entrypoint: []string{executorPath, "run", "--job-file", jobFile},
 			Cmd:        []string{},
 			Env:        environment(spec.Env),
-			Labels:     labels(spec, image),
+			Labels:     labels(config, spec, image),
 			StopSignal: "SIGTERM",
 			OpenStdin:  byStdin, StdinOnce: byStdin, AttachStdin: byStdin,
 			// An image's health check would run its own command beside the steps.
@@ -103,14 +103,18 @@ func hostConfig(config Config, limits backend.Limits, volume string) *container.
 	return h
 }
 
-func labels(spec backend.Spec, image imageFacts) map[string]string {
-	return map[string]string{
+func labels(config Config, spec backend.Spec, image imageFacts) map[string]string {
+	l := map[string]string{
 		backend.LabelPool:       spec.Pool,
 		backend.LabelAgent:      spec.Agent,
 		backend.LabelJob:        spec.Job.JobID,
 		backend.LabelDeployment: spec.Job.DeploymentID,
 		labelImage:              image.Reference, // the engine's own column shows the id
 	}
+	if config.Owner != "" {
+		l[backend.LabelOwner] = config.Owner
+	}
+	return l
 }
 
 // containerName is one to one with the job id for ids that are UUIDs, so that a

@@ -78,7 +78,7 @@ func (b *Backend) Start(ctx context.Context, spec backend.Spec, setup io.Writer)
 	// The job outlives ctx, so it gets one of its own.
 	running, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	w := &workload{
-		backend: b, id: spec.Job.JobID,
+		backend: b, id: spec.Job.JobID, deployment: spec.Job.DeploymentID, started: true,
 		running: running, kill: kill,
 		asked: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
@@ -106,6 +106,45 @@ func (b *Backend) Jobs() []string {
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// Left lists the jobs that were not removed.
+func (b *Backend) Left(ctx context.Context) ([]backend.Remnant, error) {
+	if b.script.Check != nil { // a place that cannot start a job cannot be asked either
+		if err := b.script.Check(ctx); err != nil {
+			return nil, err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left := make([]backend.Remnant, 0, len(b.jobs))
+	for id, w := range b.jobs {
+		left = append(left, backend.Remnant{JobID: id, DeploymentID: w.deployment, Started: w.started})
+	}
+	return left, nil
+}
+
+// Adopt returns the workload of a job that was not removed: the same one, for
+// there is one process only.
+func (b *Backend) Adopt(_ context.Context, jobID string) (backend.Workload, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w := b.jobs[jobID]; w != nil {
+		return w, nil
+	}
+	return nil, backend.ErrGone
+}
+
+// Make adds a job that was made and not started, as an agent leaves it that is
+// killed in between.
+func (b *Backend) Make(jobID, deploymentID string) {
+	running, kill := context.WithCancelCause(context.Background())
+	w := &workload{
+		backend: b, id: jobID, deployment: deploymentID, running: running, kill: kill,
+		asked: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
+	}
+	close(w.ended)
+	_ = b.add(w)
 }
 
 // Lose makes a job disappear, as if somebody else had removed it: its Wait

@@ -34,7 +34,12 @@ func TestContract(t *testing.T) {
 		return backends[t]
 	}
 	backendtest.Run(t, backendtest.Harness{
-		New:  newBackend,
+		New:   newBackend,
+		Next:  func(_ *testing.T, b backend.Backend) backend.Backend { return b },
+		Other: func(*testing.T) backend.Backend { return fake.New(fake.Script{}) },
+		Half: func(_ *testing.T, b backend.Backend, spec backend.Spec) {
+			b.(*fake.Backend).Make(spec.Job.JobID, spec.Job.DeploymentID)
+		},
 		Lose: func(t *testing.T, id string) { backends[t].Lose(id) },
 		File: func(_ *testing.T, id, name string) ([]byte, bool) {
 			data, err := os.ReadFile(filepath.Join(dir, id, name))

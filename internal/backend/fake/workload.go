@@ -23,6 +23,9 @@ type workload struct {
 	backend *Backend
 	id, dir string
 
+	deployment string
+	started    bool
+
 	running context.Context // canceled when the job is killed
 	kill    context.CancelCauseFunc
 

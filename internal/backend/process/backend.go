@@ -138,7 +138,7 @@ func (b *Backend) Start(ctx context.Context, spec backend.Spec, setup io.Writer)
 // was started before is not touched.
 func (b *Backend) makeDirectory(spec backend.Spec) (string, error) {
 	id := spec.Job.JobID
-	if id == "" || id == "." || id == ".." || strings.ContainsAny(id, "/\x00") {
+	if !validID(id) {
 		return "", fmt.Errorf("job id %q cannot be the name of a directory", id)
 	}
 	jobs, err := b.jobs()
@@ -152,6 +152,11 @@ func (b *Backend) makeDirectory(spec backend.Spec) (string, error) {
 		return "", &backend.StartError{Reason: reasonSpace, Err: err}
 	}
 	return dir, nil
+}
+
+// validID reports whether a job id can be the name of a directory.
+func validID(id string) bool {
+	return id != "" && !strings.HasPrefix(id, ".") && !strings.ContainsAny(id, "/\x00")
 }
 
 // startIn fills a job's directory and starts the executor there. After an error
@@ -183,10 +188,16 @@ func (b *Backend) startIn(dir, executor string, spec backend.Spec) (*workload, e
 	// A file, not a pipe: a pipe would break when the agent goes away.
 	cmd.Stdout, cmd.Stderr = crashLog, crashLog
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	w := newWorkload(dir, cmd, b.config.Log)
+	w := newWorkload(dir, b.config.Log)
 	if err := cmd.Start(); err != nil {
 		return nil, &backend.StartError{Reason: reasonExec, Err: fmt.Errorf("start the executor: %w", err)}
 	}
-	go w.own()
+	pid := cmd.Process.Pid
+	w.child, w.process = cmd, cmd.Process
+	w.leader = leader{PID: pid, Start: startOf(pid), Boot: bootID(), Deployment: spec.Job.DeploymentID}
+	if err := writeLeader(dir, w.leader); err != nil {
+		b.config.Log.Warn("the executor's process is not noted; the next agent has to search for it", zap.String("directory", dir), zap.Error(err))
+	}
+	go w.own(nil)
 	return w, nil
 }

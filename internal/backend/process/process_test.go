@@ -41,7 +41,14 @@ func TestContract(t *testing.T) {
 	source := backendtest.Source(t)
 	job := func(id string) string { return filepath.Join(dir, "jobs", id) }
 	backendtest.Run(t, backendtest.Harness{
-		New: func(t *testing.T) backend.Backend { return newBackend(t, dir, source) },
+		New:   func(t *testing.T) backend.Backend { return newBackend(t, dir, source) },
+		Next:  func(t *testing.T, _ backend.Backend) backend.Backend { return newBackend(t, dir, source) },
+		Other: func(t *testing.T) backend.Backend { return newBackend(t, t.TempDir(), source) },
+		Half: func(t *testing.T, _ backend.Backend, spec backend.Spec) {
+			if err := os.MkdirAll(filepath.Join(job(spec.Job.JobID), "work"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		},
 		File: func(_ *testing.T, id, name string) ([]byte, bool) {
 			data, err := os.ReadFile(filepath.Join(job(id), name))
 			return data, err == nil

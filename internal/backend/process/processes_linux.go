@@ -34,13 +34,79 @@ func awaitEnd(pid int) bool {
 	}
 }
 
+// awaitOther blocks until a process has ended that may be another's child.
+func awaitOther(l leader) {
+	fd, err := unix.PidfdOpen(l.PID, 0)
+	if err != nil {
+		return // there is none
+	}
+	defer unix.Close(fd)
+	if !l.alive() { // its id was somebody else's already when it was opened
+		return
+	}
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // a descriptor is a small number
+	for {
+		if _, err := unix.Poll(poll, -1); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// alive reports whether l still runs, and its id is its own.
+func (l leader) alive() bool {
+	if l.PID <= 1 || l.Boot != bootID() {
+		return false
+	}
+	p, ok := statOf(l.PID)
+	return ok && p.start == l.Start && p.state != "Z" && p.state != "X"
+}
+
+// startOf returns when a process was started, 0 when there is none.
+func startOf(pid int) uint64 {
+	p, _ := statOf(pid)
+	return p.start
+}
+
+func statOf(pid int) (processEntry, bool) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return processEntry{}, false
+	}
+	return parseStat(string(data))
+}
+
+// bootID names the start of the host since which it runs.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
+// findLeader searches for the executor of a job: the leader of a session whose
+// environment names the job's directory. It returns 0 when there is none.
+func findLeader(dir string) int {
+	for _, p := range processTable() {
+		if p.pid == p.session && p.state != "Z" && p.state != "X" && marked(p.pid, dir) {
+			return p.pid
+		}
+	}
+	return 0
+}
+
 // killFound kills every process of the job that can be found: those of the
 // executor's session, those whose environment or working directory names the
 // job's directory, and the descendants of all of these. What a program can do to
 // hide is to leave all four at once, by a fork whose parent has ended, into a
-// new session, with an empty environment and another working directory.
+// new session, with an empty environment and another working directory. Once the
+// executor is reaped, its id and that of its session may be somebody else's, and
+// what is searched for are the marks alone.
 func (w *workload) killFound() {
-	executor := w.cmd.Process.Pid
+	executor := w.leader.PID
+	if w.reaped || !w.leader.alive() && w.child == nil {
+		executor = -1
+	}
 	pause := killPauseMin
 	for range killRounds {
 		found := w.find(executor)
@@ -85,22 +151,33 @@ func (w *workload) find(executor int) []int {
 // named reports whether a process names the job's directory. Processes of other
 // users cannot be read, and are not of the job.
 func (w *workload) named(pid int) bool {
-	proc := "/proc/" + strconv.Itoa(pid)
-	if environ, err := os.ReadFile(proc + "/environ"); err == nil {
-		mark := []byte(markVariable + "=" + w.dir)
-		for entry := range bytes.SplitSeq(environ, []byte{0}) {
-			if bytes.Equal(entry, mark) {
-				return true
-			}
+	if marked(pid, w.dir) {
+		return true
+	}
+	cwd, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd")
+	return err == nil && (cwd == w.dir || strings.HasPrefix(cwd, w.dir+"/"))
+}
+
+// marked reports whether the environment of a process names the directory of a
+// job.
+func marked(pid int, dir string) bool {
+	environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return false
+	}
+	mark := []byte(markVariable + "=" + dir)
+	for entry := range bytes.SplitSeq(environ, []byte{0}) {
+		if bytes.Equal(entry, mark) {
+			return true
 		}
 	}
-	cwd, err := os.Readlink(proc + "/cwd")
-	return err == nil && (cwd == w.dir || strings.HasPrefix(cwd, w.dir+"/"))
+	return false
 }
 
 type processEntry struct {
 	pid, parent, session int
 	state                string
+	start                uint64 // in clock ticks since the host's start
 }
 
 // processTable reads /proc. What ends meanwhile is left out.
@@ -130,13 +207,15 @@ func parseStat(line string) (processEntry, bool) {
 		return processEntry{}, false
 	}
 	pid, err := strconv.Atoi(line[:open])
-	fields := strings.Fields(line[end+2:]) // state, parent, process group, session
-	if err != nil || len(fields) < 4 {
+	fields := strings.Fields(line[end+2:]) // from the third on: state, parent, process group, session
+	const startField = 22 - 3
+	if err != nil || len(fields) <= startField {
 		return processEntry{}, false
 	}
 	parent, err1 := strconv.Atoi(fields[1])
 	session, err2 := strconv.Atoi(fields[3])
-	return processEntry{pid: pid, parent: parent, session: session, state: fields[0]}, err1 == nil && err2 == nil
+	start, err3 := strconv.ParseUint(fields[startField], 10, 64)
+	return processEntry{pid: pid, parent: parent, session: session, state: fields[0], start: start}, errors.Join(err1, err2, err3) == nil
 }
 
 // oomKills returns how many processes the host has killed for memory since it

@@ -39,8 +39,12 @@ const (
 // workload is one job's executor, and all that it started.
 type workload struct {
 	dir string
-	cmd *exec.Cmd
 	log *zap.Logger
+	// child is the executor when this process has started it, else nil.
+	child  *exec.Cmd
+	leader leader // who the executor is
+	// process is the executor, for signals. Nil when an adopted one had ended.
+	process *os.Process
 
 	askOnce sync.Once
 	askErr  error
@@ -55,21 +59,29 @@ type workload struct {
 	removing sync.Mutex
 }
 
-func newWorkload(dir string, cmd *exec.Cmd, log *zap.Logger) *workload {
-	return &workload{dir: dir, cmd: cmd, log: log, oomBefore: oomKills(), ended: make(chan struct{})}
+func newWorkload(dir string, log *zap.Logger) *workload {
+	return &workload{dir: dir, log: log, oomBefore: oomKills(), ended: make(chan struct{})}
 }
 
-// own waits for the executor. It ends with it, and owns exit until then.
-func (w *workload) own() {
+// own waits for the executor, by await where that is another's child. It ends
+// with it, and owns exit until then.
+func (w *workload) own(await func()) {
 	defer close(w.ended)
 	bounding, stop := context.WithCancel(context.Background())
 	var watch sync.WaitGroup
 	watch.Go(func() { w.boundCrashLog(bounding) })
-	if awaitEnd(w.cmd.Process.Pid) {
+	switch {
+	case w.child == nil:
+		await()
+		w.reap()
+		w.killAll()
+	case awaitEnd(w.leader.PID):
 		// As in a container, what the executor leaves running ends with it.
 		w.killAll()
+		w.reap()
+	default:
+		w.reap()
 	}
-	w.reap()
 	stop()
 	watch.Wait()
 	w.exit = w.collect()
@@ -77,22 +89,21 @@ func (w *workload) own() {
 
 // reap frees the executor's process id, which is that of its session, too.
 func (w *workload) reap() {
-	if awaitEnd(w.cmd.Process.Pid) {
+	if w.child == nil || awaitEnd(w.leader.PID) {
 		w.table.Lock()
 		defer w.table.Unlock()
 		w.reaped = true
 	}
-	_ = w.cmd.Wait() // an exit code that is not 0 is an answer
+	if w.child != nil {
+		_ = w.child.Wait() // an exit code that is not 0 is an answer
+	}
 }
 
-// killAll kills every process of the job that can be found. It does nothing
-// once the executor is reaped: its process id may be somebody else's by then.
+// killAll kills every process of the job that can be found.
 func (w *workload) killAll() {
 	w.table.Lock()
 	defer w.table.Unlock()
-	if !w.reaped {
-		w.killFound()
-	}
+	w.killFound()
 }
 
 // boundCrashLog empties the crash log when it grows beyond its limit. The
@@ -116,26 +127,44 @@ func (w *workload) boundCrashLog(ctx context.Context) {
 // collect describes an executor that has ended.
 func (w *workload) collect() backend.Exit {
 	exit := backend.Exit{Report: readReport(filepath.Join(w.dir, reportName))}
-	status, ok := w.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	var reasons []string
-	if ok && status.Signaled() {
-		exit.Code = signalBase + int(status.Signal())
-		reasons = append(reasons, "killed by "+signalName(status.Signal()))
-		if status.Signal() == syscall.SIGKILL && !w.killed.Load() && oomKills() > w.oomBefore {
-			exit.OutOfMemory = true
-			reasons = append(reasons, "the host ran out of memory")
-		}
-	} else {
-		exit.Code = w.cmd.ProcessState.ExitCode()
+	told := exit.Report != nil && exit.Report.Outcome != ""
+	var reason string
+	switch {
+	case w.child != nil:
+		reason = w.collectChild(&exit)
+	case told:
+		exit.Code = exit.Report.Outcome.ExitCode()
+	case w.killed.Load():
+		exit.Code, reason = signalBase+int(syscall.SIGKILL), "killed by "+signalName(syscall.SIGKILL)
+	case w.leader.Boot != "" && w.leader.Boot != bootID():
+		exit.Code, reason = backend.CodeUnknown, "the host was restarted while the job ran"
+	default:
+		exit.Code, reason = backend.CodeUnknown, "the executor ended without a report, and the agent that started it was not there to see how"
 	}
-	if exit.Report != nil && exit.Report.Outcome != "" {
+	if told {
 		return exit
 	}
 	if tail := w.crashTail(); tail != "" {
-		reasons = append(reasons, "the executor printed: "+tail)
+		reason = strings.TrimPrefix(reason+"; the executor printed: "+tail, "; ")
 	}
-	exit.Reason = strings.Join(reasons, "; ")
+	exit.Reason = reason
 	return exit
+}
+
+// collectChild describes the end of a child and returns the reason for it.
+func (w *workload) collectChild(exit *backend.Exit) (reason string) {
+	status, ok := w.child.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		exit.Code = w.child.ProcessState.ExitCode()
+		return ""
+	}
+	exit.Code = signalBase + int(status.Signal())
+	reason = "killed by " + signalName(status.Signal())
+	if status.Signal() == syscall.SIGKILL && !w.killed.Load() && oomKills() > w.oomBefore {
+		exit.OutOfMemory = true
+		reason += "; the host ran out of memory"
+	}
+	return reason
 }
 
 // crashTail returns the last of what the executor printed.
@@ -177,7 +206,7 @@ func readReport(path string) *api.Report {
 }
 
 // ID returns the process id of the executor.
-func (w *workload) ID() string { return strconv.Itoa(w.cmd.Process.Pid) }
+func (w *workload) ID() string { return strconv.Itoa(w.leader.PID) }
 
 // Wait blocks until the executor has ended, and what it left with it.
 func (w *workload) Wait(ctx context.Context) (backend.Exit, error) {
@@ -197,7 +226,11 @@ func (w *workload) Wait(ctx context.Context) (backend.Exit, error) {
 // Stop sends SIGTERM to the executor alone, once, and kills everything of the
 // job when it has not ended after grace.
 func (w *workload) Stop(ctx context.Context, grace time.Duration) error {
-	w.askOnce.Do(func() { w.askErr = w.cmd.Process.Signal(syscall.SIGTERM) })
+	w.askOnce.Do(func() {
+		if w.process != nil {
+			w.askErr = w.process.Signal(syscall.SIGTERM)
+		}
+	})
 	if w.askErr != nil && !errors.Is(w.askErr, os.ErrProcessDone) {
 		return fmt.Errorf("send SIGTERM to process %s: %w", w.ID(), w.askErr)
 	}
