@@ -14,10 +14,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/api/client"
+	"github.com/longshore-run/longshore/internal/dirlock"
+	"github.com/longshore-run/longshore/internal/ledger"
 	"github.com/longshore-run/longshore/internal/poll"
 	"github.com/longshore-run/longshore/internal/runner"
 	"github.com/longshore-run/longshore/internal/telemetry"
@@ -30,14 +33,33 @@ var ErrRefused = poll.ErrRefused
 // Agent claims deployments from one service and runs them on one backend.
 type Agent struct {
 	loop   *poll.Loop
+	jobs   *runner.Runner
+	lock   *dirlock.Lock // of the working directory
 	health *telemetry.Health
 	log    *zap.Logger
 }
 
-// New puts an agent together. It makes the working directory and contacts
-// nobody; its errors are mistakes of the configuration, all of them at once.
-func New(config Config, deps Deps) (*Agent, error) {
+// New puts an agent together. It makes the working directory, locks it until Run
+// returns, and contacts nobody; its errors are mistakes of the configuration, all
+// of them at once.
+func New(config Config, deps Deps) (_ *Agent, err error) {
 	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	if err := makeDirectory(config.WorkingDirectory); err != nil {
+		return nil, err
+	}
+	lock, err := dirlock.Take(config.WorkingDirectory, "working directory", "longshore-agent")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	memory, err := ledger.Open(filepath.Join(config.WorkingDirectory, "state"))
+	if err != nil {
 		return nil, err
 	}
 	hostname, err := os.Hostname()
@@ -57,9 +79,6 @@ func New(config Config, deps Deps) (*Agent, error) {
 		Observer:       newRequestMetrics(deps.Registerer),
 		Log:            deps.Log,
 	}
-	if err := makeDirectory(config.WorkingDirectory); err != nil {
-		return nil, err
-	}
 	api, err := client.New(options)
 	if err != nil {
 		return nil, err
@@ -74,7 +93,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	pool := api.Pool(config.Token)
 	place := config.Backend
 	if place == nil {
-		if place, err = newBackend(&config, deps, pool); err != nil {
+		if place, err = newBackend(&config, deps, pool, memory.Owner()); err != nil {
 			return nil, err
 		}
 	}
@@ -86,6 +105,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 		PoolName:       config.Pool,
 		ServiceURL:     config.JobServiceURL,
 		SpoolDirectory: filepath.Join(config.WorkingDirectory, "spool"),
+		Ledger:         memory,
 		DefaultImage:   config.DefaultImage,
 		OverrideImage:  config.OverrideImage,
 		Env:            config.Env,
@@ -114,18 +134,20 @@ func New(config Config, deps Deps) (*Agent, error) {
 		Log:              deps.Log,
 		Metrics:          poll.NewMetrics(deps.Registerer),
 	})
-	return &Agent{loop: loop, health: deps.Health, log: deps.Log}, nil
+	return &Agent{loop: loop, jobs: jobs, lock: lock, health: deps.Health, log: deps.Log}, nil
 }
 
-// Run claims deployments and runs them until drain is closed (claim no more,
-// finish what is in hand) or ctx is cancelled (end what is in hand by the
-// ladder of signals, and still report it). It returns nil after both, and an
-// error that wraps ErrRefused when the pool token is refused. Call it once.
+// Run takes up what an earlier process of this agent left, then claims
+// deployments and runs them until drain is closed (claim no more, finish what is
+// in hand) or ctx is cancelled (end what is in hand by the ladder of signals,
+// and still report it). It returns nil after both, and an error that wraps
+// ErrRefused when the pool token is refused. Call it once.
 //
 // A drain does not cut the poll that the service is holding at that moment,
 // because it may be a claim already: it takes up to Config.PollWait until an
 // idle agent has drained.
 func (a *Agent) Run(ctx context.Context, drain <-chan struct{}) error {
+	defer a.lock.Close()
 	ended := make(chan struct{})
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
@@ -141,7 +163,67 @@ func (a *Agent) Run(ctx context.Context, drain <-chan struct{}) error {
 		case <-ended:
 		}
 	})
-	return a.loop.Run(ctx, drain)
+	inHand, ok := a.recover(ctx, drain)
+	if !ok {
+		return nil
+	}
+	tidyCtx, stopTidying := context.WithCancel(context.WithoutCancel(ctx))
+	var tidying sync.WaitGroup
+	defer tidying.Wait()
+	defer stopTidying()
+	tidying.Go(func() { a.tidy(tidyCtx) })
+	return a.loop.Run(ctx, drain, inHand...)
+}
+
+// recover finds the jobs of before. It goes on trying while the target does not
+// answer, because nothing may be claimed before it is known what is in hand.
+// When the agent is stopped first, ok is false.
+func (a *Agent) recover(ctx context.Context, drain <-chan struct{}) (inHand []func(context.Context), ok bool) {
+	retry := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0),
+	)
+	failing := false
+	for {
+		inHand, err := a.jobs.Recover(ctx)
+		if err == nil {
+			a.health.Set("recovery", nil)
+			return inHand, true
+		}
+		a.health.Set("recovery", err)
+		a.health.Active() // the agent is well, the place is not
+		if !failing && ctx.Err() == nil {
+			a.log.Warn("not polling: it is not known which jobs still run here; will go on asking", zap.Error(err))
+		}
+		failing = true
+		timer := time.NewTimer(retry.NextBackOff())
+		select {
+		case <-timer.C:
+			continue
+		case <-drain:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		a.log.Warn("jobs of before, if there are any, are left to the next agent")
+		return nil, false
+	}
+}
+
+// tidyInterval is the time between two looks for what was left behind.
+const tidyInterval = 5 * time.Minute
+
+// tidy removes what is left behind, at the start and from time to time, until
+// ctx ends.
+func (a *Agent) tidy(ctx context.Context) {
+	tick := time.NewTicker(tidyInterval)
+	defer tick.Stop()
+	for {
+		a.jobs.Tidy(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (d Deps) withDefaults() Deps {

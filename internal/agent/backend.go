@@ -13,8 +13,9 @@ import (
 	"github.com/longshore-run/longshore/internal/backend/process"
 )
 
-// newBackend builds the backend of config.Target.
-func newBackend(config *Config, deps Deps, pool *client.Pool) (backend.Backend, error) {
+// newBackend builds the backend of config.Target. owner is the mark of this
+// agent's jobs.
+func newBackend(config *Config, deps Deps, pool *client.Pool, owner string) (backend.Backend, error) {
 	executors := newExecutors(config.ExecutorPath, config.WorkingDirectory, pool.Executor, deps.Log)
 	if config.Target == TargetProcess {
 		return process.New(process.Config{
@@ -34,6 +35,7 @@ func newBackend(config *Config, deps Deps, pool *client.Pool) (backend.Backend, 
 	}
 	return docker.New(docker.Config{
 		Host:            config.Docker.Host,
+		Owner:           owner,
 		Network:         network,
 		PullPolicy:      docker.PullPolicy(config.Docker.Pull),
 		Capabilities:    docker.Capabilities(config.Docker.Capabilities),

@@ -62,6 +62,11 @@ type Backend interface {
 	// of a process that they did not start. The error is ErrGone for a job of
 	// which there is nothing (any more).
 	Adopt(ctx context.Context, jobID string) (Workload, error)
+	// Sweep removes what carries the labels of Longshore and is of use to
+	// nobody: what agents left that are gone for good, helpers, caches beyond
+	// their budget. It touches nothing without these labels, no job of this
+	// agent, and no job that runs. It returns what it removed, for the log.
+	Sweep(ctx context.Context) (removed []string, err error)
 }
 
 // Remnant is what there is of a job, for an agent that does not remember it.

@@ -34,7 +34,7 @@ import (
 type Loop struct {
 	o       Options
 	backoff *backoff.ExponentialBackOff
-	slots   chan struct{} // holds one token for each slot in use
+	slots   *slots
 	work    sync.WaitGroup
 }
 
@@ -50,7 +50,7 @@ func New(o Options) *Loop {
 			backoff.WithMultiplier(2),
 			backoff.WithMaxElapsedTime(0),
 		),
-		slots: make(chan struct{}, o.Slots),
+		slots: newSlots(o.Slots),
 	}
 }
 
@@ -61,7 +61,10 @@ var errDraining = errors.New("draining")
 // every handler has returned. Closing drain lets work in hand finish; canceling
 // ctx cancels it, too. Both are ends as ordered, and return nil. The one error
 // is a refused token (ErrRefused). Call Run once.
-func (l *Loop) Run(ctx context.Context, drain <-chan struct{}) error {
+//
+// inHand is work that was begun before. It runs at once, each in a slot, and
+// when that is more than there are slots, nothing is claimed until it is less.
+func (l *Loop) Run(ctx context.Context, drain <-chan struct{}, inHand ...func(context.Context)) error {
 	// claimCtx ends the waiting of the loop, never a request and never work.
 	claimCtx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -77,6 +80,10 @@ func (l *Loop) Run(ctx context.Context, drain <-chan struct{}) error {
 	})
 	defer l.work.Wait()
 
+	for _, job := range inHand {
+		l.slots.take()
+		l.occupy(func() { job(ctx) }, zap.Skip())
+	}
 	for {
 		wait, err := l.claim(ctx, claimCtx)
 		switch {
@@ -95,15 +102,13 @@ func (l *Loop) Run(ctx context.Context, drain <-chan struct{}) error {
 // claim goes round once: slot, check, poll, hand over. It returns how long to
 // wait before the next round. Its error ends the loop.
 func (l *Loop) claim(ctx, claimCtx context.Context) (wait time.Duration, err error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-claimCtx.Done():
+	if !l.slots.await(claimCtx) {
 		return 0, nil
 	}
 	handed := false
 	defer func() {
 		if !handed {
-			<-l.slots
+			l.slots.free()
 		}
 	}()
 	if err := l.o.Check(claimCtx); err != nil {
@@ -176,6 +181,11 @@ func (l *Loop) afterError(answer Answer, err error) (time.Duration, error) {
 
 // hand runs work in the slot that the caller holds.
 func (l *Loop) hand(ctx context.Context, work api.AgentWorkflowDefinition) {
+	l.occupy(func() { l.o.Handler.Handle(ctx, work) }, zap.String("job_id", work.JobID))
+}
+
+// occupy runs a job in a slot that was taken for it. which names the job.
+func (l *Loop) occupy(job func(), which zap.Field) {
 	l.o.Metrics.busy.Inc()
 	l.work.Go(func() {
 		defer func() {
@@ -183,13 +193,13 @@ func (l *Loop) hand(ctx context.Context, work api.AgentWorkflowDefinition) {
 				// The handler has a net of its own, which tells the service. This
 				// one keeps the agent and its other jobs alive.
 				l.o.Metrics.panics.Inc()
-				l.o.Log.Error("a job crashed its slot", zap.String("job_id", work.JobID),
+				l.o.Log.Error("a job crashed its slot", which,
 					zap.String("panic", fmt.Sprint(reason)), zap.ByteString("stack", debug.Stack()))
 			}
 			l.o.Metrics.busy.Dec()
-			<-l.slots
+			l.slots.free()
 		}()
-		l.o.Handler.Handle(ctx, work)
+		job()
 	})
 }
 

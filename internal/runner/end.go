@@ -20,6 +20,19 @@ func (j *run) end(ctx context.Context, v verdict) string {
 		return v.outcome
 	}
 	j.ended = true
+	defer func() {
+		if err := j.settleEntry(); err != nil {
+			j.log.Warn("the ledger is not up to date: the next agent may look for this job", zap.Error(err))
+		}
+	}()
+	if j.job != nil {
+		// Before anything of it goes: a successor must not find a job that is
+		// not there and believe that somebody removed it.
+		j.entry.End = v.end()
+		if err := j.o.Ledger.Put(j.entry); err != nil {
+			j.log.Warn("the end of the job is not noted", zap.Error(err))
+		}
+	}
 	var cleaning sync.WaitGroup
 	keep := v.failed && j.o.KeepFailed
 	if j.workload != nil && !keep {
@@ -42,7 +55,10 @@ func (j *run) end(ctx context.Context, v verdict) string {
 		j.log.Info("failed job is kept", zap.String("workload", j.workload.ID()))
 	}
 	if v.step != noStep {
-		j.lastWords(sayCtx, v)
+		if err := j.lastWords(sayCtx, v); err != nil {
+			j.unsaid = true
+			j.log.Warn("the end of the job is not reported; it will be tried again", zap.Int("step", v.step), zap.Error(err))
+		}
 	}
 	if err := j.streams.Close(sayCtx); err != nil && !client.Gone(err) {
 		j.log.Warn("the job's log is not complete", zap.Error(err))
@@ -51,6 +67,14 @@ func (j *run) end(ctx context.Context, v verdict) string {
 		_ = os.RemoveAll(dir)
 	}
 	return v.outcome
+}
+
+// settleEntry forgets the job, unless there is something left to say.
+func (j *run) settleEntry() error {
+	if j.unsaid {
+		return nil
+	}
+	return j.o.Ledger.Drop(j.work.JobID)
 }
 
 // remove frees what the job held.
@@ -64,71 +88,96 @@ func (j *run) remove(ctx context.Context) {
 }
 
 // lastWords puts the line into the log of the step that v names, and then ends
-// that step: a service may close the log with the status.
-func (j *run) lastWords(ctx context.Context, v verdict) {
-	if v.step == unknownStep {
-		j.failFirst(ctx, v.line)
-		return
+// that step: a service may close the log with the status. Its error means that
+// the service could not be told; that it does not want to know is none.
+func (j *run) lastWords(ctx context.Context, v verdict) error {
+	if j.resumed && len(j.def.Steps) == 0 {
+		switch err := j.recall(ctx); {
+		case client.Gone(err):
+			return nil
+		case err != nil:
+			return err
+		}
 	}
-	j.say(ctx, v.step, v.line)
+	if v.step == unknownStep {
+		return j.failFirst(ctx, v.line)
+	}
+	if err := j.say(ctx, v.step, v.line); err != nil {
+		return err
+	}
 	switch {
 	case v.told:
+		return nil
 	case !v.failed:
-		j.settle(ctx, v.step)
-	default:
-		err := j.job.Step(ctx, v.step, api.StepFailed)
-		if conflict(err) && v.settled {
-			j.settle(ctx, v.step-1)
-			err = j.job.Step(ctx, v.step, api.StepFailed)
-		}
-		j.unreported(v.step, err)
+		return j.settle(ctx, v.step)
 	}
+	err := j.job.Step(ctx, v.step, api.StepFailed)
+	if conflict(err) && v.settled {
+		_ = j.settle(ctx, v.step-1) // where that is refused, so is what follows
+		err = j.job.Step(ctx, v.step, api.StepFailed)
+	}
+	return unsaid(err)
+}
+
+// recall asks for the definition again: it says how many steps there are, and
+// what is secret.
+func (j *run) recall(ctx context.Context) error {
+	def, err := j.job.Definition(ctx)
+	if err != nil {
+		return err
+	}
+	j.def = def
+	j.streams.AddSecret(j.secrets()...)
+	return nil
 }
 
 // failFirst fails the first step that has not succeeded, which only the service
 // knows, and puts line into its log.
-func (j *run) failFirst(ctx context.Context, line string) {
+func (j *run) failFirst(ctx context.Context, line string) error {
 	for step := range max(len(j.def.Steps), 1) {
 		err := j.job.Step(ctx, step, api.StepFailed)
 		if conflict(err) {
 			continue
 		}
-		j.unreported(step, err)
-		j.say(ctx, step, line)
-		return
+		if err != nil {
+			return unsaid(err)
+		}
+		return j.say(ctx, step, line)
 	}
+	return nil
 }
 
-func (j *run) unreported(step int, err error) {
-	if err != nil && !client.Gone(err) && !conflict(err) {
-		j.log.Warn("the end of the job could not be reported", zap.Int("step", step), zap.Error(err))
+// unsaid returns err unless the service has had its say: it does not take what
+// may not be said.
+func unsaid(err error) error {
+	if client.Gone(err) || conflict(err) {
+		return nil
 	}
+	return err
 }
 
-func (j *run) say(ctx context.Context, step int, text string) {
+func (j *run) say(ctx context.Context, step int, text string) error {
 	w := j.streams.Step(0)
-	if step > 0 { // the executor may have written there before
+	if step > 0 || j.resumed { // another may have written there before
 		w = j.streams.Continue(step)
 	}
 	w.Line("%s", text)
-	if err := j.streams.Flush(ctx); err != nil && !client.Gone(err) {
-		j.log.Warn("the last words of the job could not be delivered", zap.Error(err))
-	}
+	return unsaid(j.streams.Flush(ctx))
 }
 
 // settle tells the service that the steps up to last have succeeded, those of
 // which it does not know it yet. A repeat has no effect, and a move that may
 // not be made is refused.
-func (j *run) settle(ctx context.Context, last int) {
+func (j *run) settle(ctx context.Context, last int) error {
 	for i := 0; i <= last; i++ {
-		if err := j.job.Step(ctx, i, api.StepSucceeded); conflict(err) {
+		err := j.job.Step(ctx, i, api.StepSucceeded)
+		if conflict(err) {
 			_ = j.job.Step(ctx, i, api.StepRunning)
 			err = j.job.Step(ctx, i, api.StepSucceeded)
-			if err != nil {
-				return
-			}
-		} else if err != nil {
-			return
+		}
+		if err != nil {
+			return unsaid(err)
 		}
 	}
+	return nil
 }

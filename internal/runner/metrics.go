@@ -18,6 +18,9 @@ const (
 	outcomeNotOurs       = "not-ours" // the service had ended it before it began
 	outcomeDuplicate     = "duplicate"
 	outcomeInternalError = "internal-error"
+	outcomeNeverStarted  = "never-started" // the agent ended between claim and start
+	outcomeHostLost      = "host-lost"     // the host was restarted under the job
+	outcomeLeft          = "left"          // to the next process of the agent
 )
 
 // Metrics are the numbers of a Runner.
@@ -26,6 +29,8 @@ type Metrics struct {
 	jobSeconds prometheus.Histogram
 	setup      prometheus.Histogram
 	unremoved  prometheus.Counter
+	adopted    prometheus.Counter
+	swept      prometheus.Counter
 }
 
 // NewMetrics makes the metrics and registers them with reg, which may be nil.
@@ -50,15 +55,24 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Jobs of which something was left behind, because it could not be removed.",
 		}),
 	}
+	m.adopted = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "longshore_agent_jobs_adopted_total",
+		Help: "Running jobs that were taken over from an earlier process of this agent.",
+	})
+	m.swept = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "longshore_agent_swept_total",
+		Help: "Things that jobs of before had left behind and that were removed.",
+	})
 	for _, o := range []string{
 		string(api.OutcomeSucceeded), string(api.OutcomeStepFailed), outcomeBadDefinition, outcomeCancelled,
 		outcomeTimedOut, string(api.OutcomeServiceLost), outcomeCrashed, outcomeOutOfMemory, outcomeRemoved,
 		outcomeStartFailed, outcomeNotOurs, outcomeDuplicate, outcomeInternalError,
+		outcomeNeverStarted, outcomeHostLost, outcomeLeft,
 	} {
 		m.jobs.WithLabelValues(o)
 	}
 	if reg != nil {
-		reg.MustRegister(m.jobs, m.jobSeconds, m.setup, m.unremoved)
+		reg.MustRegister(m.jobs, m.jobSeconds, m.setup, m.unremoved, m.adopted, m.swept)
 	}
 	return m
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/api/client"
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/ledger"
 	"github.com/longshore-run/longshore/internal/logstream"
 )
 
@@ -25,20 +26,22 @@ type run struct {
 	log     *zap.Logger
 	work    api.AgentWorkflowDefinition
 	job     Job
-	claimed time.Time
+	entry   ledger.Entry // as the ledger has it
+	resumed bool         // another process has begun it
 
 	streams  *logstream.Streams
 	workload backend.Workload // nil until started
 	def      api.JobDefinition
 	ended    bool // end was called
+	unsaid   bool // the service does not know the end yet
 }
 
-func newRun(o *Options, log *zap.Logger, work api.AgentWorkflowDefinition) *run {
-	return &run{o: o, log: log, work: work, claimed: time.Now()}
+func newRun(o *Options, log *zap.Logger, entry ledger.Entry) *run {
+	return &run{o: o, log: log, work: entry.Work, entry: entry}
 }
 
-// run carries the job to its end and returns its outcome.
-func (j *run) run(ctx context.Context) string {
+// open readies what speaks to the service for the job.
+func (j *run) open() {
 	j.job = j.o.NewJob(j.work.JobID, j.work.JobToken)
 	j.streams = logstream.New(logstream.Options{
 		Sink:     j.job,
@@ -46,6 +49,19 @@ func (j *run) run(ctx context.Context) string {
 		SpoolDir: j.spool(),
 		Log:      j.log,
 	})
+}
+
+// run carries the job to its end and returns its outcome.
+func (j *run) run(ctx context.Context) string {
+	j.open()
+	// A job that the next process could not know of is not begun.
+	if err := j.o.Ledger.Put(j.entry); err != nil {
+		j.log.Error("job not begun", zap.Error(err))
+		return j.end(context.WithoutCancel(ctx), verdict{
+			outcome: outcomeStartFailed, failed: true, step: 0,
+			line: fmt.Sprintf("The agent cannot note that it has claimed the job (%v), so it did not begin it. Nothing was changed.", err),
+		})
+	}
 
 	// jobCtx ends when the job is to end early; its cause says why.
 	jobCtx, cancel := context.WithCancelCause(ctx)
@@ -61,8 +77,9 @@ func (j *run) run(ctx context.Context) string {
 	if !ok {
 		return j.end(context.WithoutCancel(ctx), v)
 	}
-	j.o.Metrics.setup.Observe(time.Since(j.claimed).Seconds())
-	j.log.Info("job started", zap.String("workload", j.workload.ID()), zap.Duration("setup", time.Since(j.claimed)))
+	setup := time.Since(j.entry.Claimed)
+	j.o.Metrics.setup.Observe(setup.Seconds())
+	j.log.Info("job started", zap.String("workload", j.workload.ID()), zap.Duration("setup", setup))
 
 	return j.end(context.WithoutCancel(ctx), j.supervise(ctx, jobCtx))
 }
@@ -95,7 +112,18 @@ func (j *run) prepare(ctx context.Context) (v verdict, ok bool) {
 		return j.unprepared(ctx, err, "The job could not be started", outcomeStartFailed), false
 	}
 	j.workload = workload
+	j.noteStart()
 	return verdict{}, true
+}
+
+// noteStart remembers that the executor was started. Where that cannot be
+// written, the backend knows, too.
+func (j *run) noteStart() {
+	j.entry.Started, j.entry.Workload = time.Now(), j.workload.ID()
+	j.entry.Operation, j.entry.Timeout = j.def.Operation, j.def.Timeout
+	if err := j.o.Ledger.Put(j.entry); err != nil {
+		j.log.Warn("the start of the job is not noted; the next agent will ask the backend for it", zap.Error(err))
+	}
 }
 
 // unprepared says what an error before the start of the executor means.

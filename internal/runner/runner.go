@@ -16,13 +16,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/ledger"
 	"github.com/longshore-run/longshore/internal/logstream"
 )
 
@@ -52,6 +52,9 @@ type Options struct {
 	AgentName, PoolName string // for labels
 	ServiceURL          string // as jobs reach it
 	SpoolDirectory      string // for log lines that wait for the service
+	// Ledger remembers jobs for the next process of this agent. Nil: a job is
+	// lost from sight with the process.
+	Ledger *ledger.Ledger
 
 	DefaultImage  string            // for definitions that ask for the runner's default
 	OverrideImage string            // for all definitions, when not empty
@@ -86,7 +89,8 @@ const (
 // Runner runs claimed jobs, any number of them at the same time.
 type Runner struct {
 	o    Options
-	seen ledger
+	seen seen
+	hand inHand
 }
 
 // New returns a Runner.
@@ -131,16 +135,24 @@ func (r *Runner) Handle(ctx context.Context, work api.AgentWorkflowDefinition) {
 		r.o.Metrics.jobs.WithLabelValues(outcomeDuplicate).Inc()
 		return
 	}
-	began := time.Now()
 	log.Info("job claimed")
-	outcome := r.protected(ctx, newRun(&r.o, log, work))
+	j := newRun(&r.o, log, ledger.Entry{Work: work, Claimed: time.Now(), BootID: bootID()})
+	r.carry(ctx, j, j.run)
+}
+
+// carry has how bring a job to its end, and counts it.
+func (r *Runner) carry(ctx context.Context, j *run, how func(context.Context) string) {
+	r.hand.add(j.work.JobID)
+	defer r.hand.remove(j.work.JobID)
+	outcome := r.protected(ctx, j, how)
+	took := time.Since(j.entry.Claimed)
 	r.o.Metrics.jobs.WithLabelValues(outcome).Inc()
-	r.o.Metrics.jobSeconds.Observe(time.Since(began).Seconds())
-	log.Info("job ended", zap.String("outcome", outcome), zap.Duration("took", time.Since(began)))
+	r.o.Metrics.jobSeconds.Observe(took.Seconds())
+	j.log.Info("job ended", zap.String("outcome", outcome), zap.Duration("took", took))
 }
 
 // protected runs j and turns a panic into a failed job.
-func (r *Runner) protected(ctx context.Context, j *run) (outcome string) {
+func (r *Runner) protected(ctx context.Context, j *run, how func(context.Context) string) (outcome string) {
 	defer func() {
 		reason := recover()
 		if reason == nil {
@@ -153,7 +165,7 @@ func (r *Runner) protected(ctx context.Context, j *run) (outcome string) {
 			line: "Internal error of the agent: this is a bug. The agent's log says more.",
 		})
 	}()
-	return j.run(ctx)
+	return how(ctx)
 }
 
 // Why a job is ended before it ends by itself.
@@ -163,31 +175,3 @@ var (
 	errOverdue      = errors.New("the job did not end in time")
 	errPrepareLimit = errors.New("preparing the job took too long")
 )
-
-// ledger remembers the deployments that were started, the last so many.
-type ledger struct {
-	mu    sync.Mutex
-	known map[string]bool
-	order []string
-}
-
-const ledgerSize = 10_000
-
-// add reports whether id is new.
-func (l *ledger) add(id string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.known[id] {
-		return false
-	}
-	if l.known == nil {
-		l.known = map[string]bool{}
-	}
-	if len(l.order) >= ledgerSize {
-		delete(l.known, l.order[0])
-		l.order = l.order[1:]
-	}
-	l.known[id] = true
-	l.order = append(l.order, id)
-	return true
-}

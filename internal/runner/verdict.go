@@ -6,6 +6,7 @@ import (
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/ledger"
 )
 
 // verdict is what an agent makes of the end of a job, and what is left to say
@@ -29,6 +30,15 @@ const (
 	noStep      = -1 // there is nothing to say
 	unknownStep = -2 // the first step that has not succeeded, whichever that is
 )
+
+// end and verdictOf keep a verdict across processes.
+func (v verdict) end() *ledger.End {
+	return &ledger.End{Outcome: v.outcome, Failed: v.failed, Step: v.step, Line: v.line, Settled: v.settled, Told: v.told}
+}
+
+func verdictOf(e ledger.End) verdict {
+	return verdict{outcome: e.Outcome, failed: e.Failed, step: e.Step, line: e.Line, settled: e.Settled, told: e.Told}
+}
 
 const stackAdvice = " If it was changing infrastructure, the stack may hold a lock or pending operations: see with \"pulumi stack\", release with \"pulumi cancel\", then \"pulumi refresh\"."
 
@@ -66,6 +76,9 @@ func judge(e ending, cause error, limits backend.Limits) verdict {
 	case e.exit.Code == api.ExitServiceLost:
 		v.outcome = string(api.OutcomeServiceLost)
 		v.line = "The executor lost the service and gave up."
+	case e.exit.Code == backend.CodeUnknown:
+		v.outcome = outcomeCrashed
+		v.line = fmt.Sprintf("The executor ended without a report%s.", inBrackets(e.exit.Reason)) + stackAdvice
 	default:
 		v.outcome = outcomeCrashed
 		v.line = fmt.Sprintf("The executor crashed with exit code %d%s.", e.exit.Code, inBrackets(e.exit.Reason)) + stackAdvice

@@ -90,7 +90,7 @@ func (j *run) supervise(ctx, jobCtx context.Context) verdict {
 
 	var overdue <-chan time.Time
 	if limit := j.limit(); limit > 0 {
-		timer := time.NewTimer(limit)
+		timer := time.NewTimer(limit - time.Since(j.entry.Started))
 		defer timer.Stop()
 		overdue = timer.C
 	}

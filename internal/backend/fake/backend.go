@@ -135,6 +135,9 @@ func (b *Backend) Adopt(_ context.Context, jobID string) (backend.Workload, erro
 	return nil, backend.ErrGone
 }
 
+// Sweep finds nothing: jobs are all there is.
+func (b *Backend) Sweep(context.Context) ([]string, error) { return nil, nil }
+
 // Make adds a job that was made and not started, as an agent leaves it that is
 // killed in between.
 func (b *Backend) Make(jobID, deploymentID string) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/longshore-run/longshore/internal/backend"
 )
@@ -82,6 +83,31 @@ func (b *Backend) Adopt(ctx context.Context, jobID string) (backend.Workload, er
 	go w.own(func() { awaitOther(l) }) //nolint:contextcheck // it watches for as long as the job runs
 	return w, nil
 }
+
+// Sweep removes the probes of checks that were killed halfway. All else there is
+// belongs to jobs.
+func (b *Backend) Sweep(ctx context.Context) (removed []string, err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	probes, err := filepath.Glob(filepath.Join(b.config.Directory, jobsName, probePattern))
+	if err != nil {
+		return nil, fmt.Errorf("working directory: %w", err)
+	}
+	for _, probe := range probes {
+		info, err := os.Lstat(probe)
+		if err != nil || time.Since(info.ModTime()) < probeAge {
+			continue
+		}
+		if os.Remove(probe) == nil {
+			removed = append(removed, probe)
+		}
+	}
+	return removed, nil
+}
+
+// probeAge is how old a probe must be to be nobody's: a check takes no time.
+const probeAge = time.Hour
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)

@@ -34,6 +34,7 @@ const (
 	crashLogName = "crash.log"
 	workName     = "work"
 	jobsName     = "jobs"
+	probePattern = ".check-*"
 	dirMode      = 0o700
 	secretMode   = 0o600
 	markVariable = "LONGSHORE_JOB_DIRECTORY" // set for the executor and so for all it starts, to find them by
@@ -90,7 +91,7 @@ func (b *Backend) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	probe, err := os.CreateTemp(jobs, ".check-*")
+	probe, err := os.CreateTemp(jobs, probePattern)
 	if err != nil {
 		return fmt.Errorf("working directory %s cannot be written to: make this user its owner, or name another directory: %w", b.config.Directory, err)
 	}
