@@ -19,7 +19,7 @@
 //	PULUMI_STANDIN_IGNORE_SIGNALS  when set, signals are recorded and otherwise ignored
 //	PULUMI_STANDIN_EXIT            exit code of an operation
 //	PULUMI_STANDIN_LINES           number of lines to print, as fast as they go
-//	PULUMI_STANDIN_RATE            lines a second instead, each with the time it is printed at
+//	PULUMI_STANDIN_RATE            lines a second instead, each with its time and its number
 //	PULUMI_STANDIN_LINE_BYTES      length of each with its newline; default 100
 //	PULUMI_STANDIN_PRINT_ENV       names of variables, by commas, to print as name=value
 package main

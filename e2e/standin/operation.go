@@ -72,6 +72,7 @@ func (s *standin) lines() {
 				time.Sleep(wait)
 			}
 			line = time.Now().AppendFormat(append(line[:0], "at "...), time.RFC3339Nano)
+			line = strconv.AppendInt(append(line, " line "...), i, 10)
 			line = append(line, ' ')
 		}
 		if len(line) < size-1 {

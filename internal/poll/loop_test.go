@@ -129,12 +129,12 @@ func (j *jobs) counts() (started, running, finished, cancelled int) {
 
 // start runs a loop in the bubble. stop drains it, cancel cancels it; wait
 // returns what Run returned.
-func start(t *testing.T, o poll.Options) (drain, cancel func(), wait func() error) {
+func start(t *testing.T, o poll.Options, inHand ...func(context.Context)) (drain, cancel func(), wait func() error) {
 	t.Helper()
 	ctx, cancelCause := context.WithCancelCause(t.Context())
 	stop, done := make(chan struct{}), make(chan error, 1)
 	loop := poll.New(o)
-	go func() { done <- loop.Run(ctx, stop) }()
+	go func() { done <- loop.Run(ctx, stop, inHand...) }()
 	var once sync.Once
 	return func() { once.Do(func() { close(stop) }) },
 		func() { cancelCause(errors.New("second signal")) },
@@ -169,6 +169,37 @@ func TestNeverMoreJobsThanSlotsAndNoPollWithoutOne(t *testing.T) {
 		synctest.Wait()
 		if started, _, finished, _ := j.counts(); started != 10 || finished != 10 || j.most != 3 || s.most != 1 {
 			t.Errorf("%d started, %d finished, at most %d jobs and %d polls at a time, want 10, 10, 3, 1", started, finished, j.most, s.most)
+		}
+		drain()
+		if err := wait(); err != nil {
+			t.Errorf("Run() = %v", err)
+		}
+	})
+}
+
+func TestWorkOfBeforeTakesSlots(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, j := newService(names(4)...), &jobs{takes: time.Minute}
+		var before []func(context.Context)
+		for i := range 3 {
+			before = append(before, func(ctx context.Context) {
+				j.Handle(ctx, api.AgentWorkflowDefinition{JobID: fmt.Sprintf("before-%d", i)})
+				if i > 0 {
+					j.Handle(ctx, api.AgentWorkflowDefinition{JobID: fmt.Sprintf("before-%d, once more", i)})
+				}
+			})
+		}
+		drain, _, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 2}, before...)
+		time.Sleep(time.Minute + 30*time.Second) // one of the three has ended: both slots are in use
+		synctest.Wait()
+		if _, running, _, _ := j.counts(); running != 2 || len(s.made()) != 0 {
+			t.Errorf("%d running and %d polls, want two jobs of before in two slots", running, len(s.made()))
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if _, _, finished, _ := j.counts(); finished != 9 {
+			t.Errorf("%d finished, want all", finished)
 		}
 		drain()
 		if err := wait(); err != nil {

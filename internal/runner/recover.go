@@ -76,7 +76,7 @@ func (j *run) resume(ctx context.Context, remnant backend.Remnant, found bool) s
 		if j.workload, err = j.adopt(ctx, remnant.JobID); errors.Is(err, backend.ErrGone) {
 			found = false
 		} else if err != nil {
-			return j.leave(err)
+			return j.leave(err) //nolint:contextcheck // ctx has ended, and there is nothing to wait for
 		}
 	}
 	switch {

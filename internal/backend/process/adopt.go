@@ -80,7 +80,7 @@ func (b *Backend) Adopt(ctx context.Context, jobID string) (backend.Workload, er
 	if process, err := os.FindProcess(l.PID); err == nil && l.alive() {
 		w.process = process // of which the system keeps hold, so it is l's
 	}
-	go w.own(func() { awaitOther(l) }) //nolint:contextcheck // it watches for as long as the job runs
+	go w.own(func() { awaitOther(l) }) //nolint:contextcheck,gosec // it watches for as long as the job runs
 	return w, nil
 }
 
