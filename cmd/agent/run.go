@@ -134,7 +134,7 @@ func agentConfig(c *config.Agent, environ []string) agent.Config {
 		Name:  c.Name, Pool: c.RunnerPoolID,
 		Concurrency: c.Concurrency, SingleRun: c.SingleRun,
 		Target:           c.DeployTarget,
-		Docker:           agent.DockerConfig{Host: c.DockerHost, Network: c.DockerNetwork, Pull: c.PullPolicy, Capabilities: c.DockerCapabilities},
+		Docker:           agent.DockerConfig{Host: c.DockerHost, Network: c.DockerNetwork, Pull: c.PullPolicy, Capabilities: c.DockerCapabilities, ImageBudget: int64(c.ImageBudget)},
 		Process:          agent.ProcessConfig{Environ: environ},
 		Limits:           backend.Limits{CPUs: c.JobCPUs, MemoryBytes: int64(c.JobMemory), Pids: int64(c.JobPids)},
 		WorkingDirectory: c.WorkingDirectory, ExecutorPath: c.ExecutorPath,

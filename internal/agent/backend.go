@@ -3,6 +3,7 @@ package agent
 import (
 	"net"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"go.uber.org/zap"
@@ -36,6 +37,8 @@ func newBackend(config *Config, deps Deps, pool *client.Pool, owner string) (bac
 	return docker.New(docker.Config{
 		Host:            config.Docker.Host,
 		Owner:           owner,
+		ImageBudget:     config.Docker.ImageBudget,
+		PulledImages:    filepath.Join(config.WorkingDirectory, "images.json"),
 		Network:         network,
 		PullPolicy:      docker.PullPolicy(config.Docker.Pull),
 		Capabilities:    docker.Capabilities(config.Docker.Capabilities),

@@ -92,6 +92,9 @@ type DockerConfig struct {
 	// Capabilities is "default" (the engine's less NET_RAW, MKNOD, AUDIT_WRITE
 	// and SETFCAP) or "none".
 	Capabilities string
+	// ImageBudget is how many bytes the images that this agent has pulled may
+	// take. 0 keeps all.
+	ImageBudget int64
 }
 
 // ProcessConfig holds the settings of the process target.

@@ -38,6 +38,7 @@ type Agent struct {
 	DockerCapabilities string
 	PullImage          bool
 	PullPolicy         string
+	ImageBudget        Bytes
 	JobCPUs            float64
 	JobMemory          Bytes
 	JobPids            int

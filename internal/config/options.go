@@ -150,6 +150,10 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.PullPolicy },
 		},
 		{
+			Key: "image_budget", Default: "20GiB", Help: "Disk space that the images which this agent has pulled may take; those not used for longest are removed. 0 keeps all.",
+			field: func(a *Agent) any { return &a.ImageBudget },
+		},
+		{
 			Key: "default_image", Default: "pulumi/pulumi:latest", Help: "Image of deployments that do not name one.",
 			field: func(a *Agent) any { return &a.DefaultImage },
 		},

@@ -42,6 +42,7 @@ type Backend struct {
 	config  Config
 	client  *client.Client
 	volumes *volumes
+	pulled  *pulled
 
 	mu       sync.Mutex
 	accounts map[string]account // by image id and user
@@ -65,7 +66,7 @@ func New(config Config) (*Backend, error) {
 	if strings.HasPrefix(c.DaemonHost(), "ssh://") {
 		return nil, fmt.Errorf("docker: host %s: ssh is not supported, use unix:// or tcp:// with TLS", c.DaemonHost())
 	}
-	return &Backend{config: config, client: c, volumes: newVolumes(), accounts: map[string]account{}}, nil
+	return &Backend{config: config, client: c, volumes: newVolumes(), pulled: &pulled{path: config.PulledImages, now: time.Now}, accounts: map[string]account{}}, nil
 }
 
 // Start pulls the image as the policy says, makes sure that the executor is on

@@ -51,6 +51,14 @@ type Config struct {
 	// PullRetry is how long a pull that fails for a passing reason is tried
 	// again. Default 30 s.
 	PullRetry time.Duration
+	// PullStall is how long a pull may make no progress before it fails. Default
+	// 5 minutes.
+	PullStall time.Duration
+	// ImageBudget is how many bytes the images that this agent has pulled may
+	// take on the engine; those not used for longest go first. 0 keeps all.
+	ImageBudget int64
+	// PulledImages is the file that lists them. Empty: those of this process.
+	PulledImages string
 	// Capabilities defaults to CapabilitiesDefault.
 	Capabilities Capabilities
 	// User that jobs run as, as in "docker run --user". Empty means the image's.
@@ -100,6 +108,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.PullRetry <= 0 {
 		c.PullRetry = 30 * time.Second
+	}
+	if c.PullStall <= 0 {
+		c.PullStall = 5 * time.Minute
 	}
 	if c.DockerConfigDir == "" {
 		c.DockerConfigDir = os.Getenv("DOCKER_CONFIG")

@@ -42,6 +42,7 @@ func (b *Backend) image(ctx context.Context, want api.DockerImage, setup io.Writ
 		switch {
 		case err == nil:
 			fmt.Fprintf(setup, "image %s is present\n", want.Reference)
+			b.noteImage(facts, false)
 			return facts, nil
 		case !errdefs.IsNotFound(err):
 			return imageFacts{}, imageError(want.Reference, err)
@@ -50,6 +51,10 @@ func (b *Backend) image(ctx context.Context, want api.DockerImage, setup io.Writ
 				"image %q is not on this engine, and the agent's pull policy is never: load the image, or set the policy to missing", want.Reference)
 		}
 	}
+	before, err := b.inspectImage(ctx, want.Reference)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return imageFacts{}, imageError(want.Reference, err)
+	}
 	if err := b.pull(ctx, want, setup); err != nil {
 		return imageFacts{}, err
 	}
@@ -57,6 +62,7 @@ func (b *Backend) image(ctx context.Context, want api.DockerImage, setup io.Writ
 	if err != nil {
 		return imageFacts{}, imageError(want.Reference, err)
 	}
+	b.noteImage(facts, facts.ID != before.ID)
 	return facts, nil
 }
 
@@ -120,13 +126,36 @@ func (b *Backend) pull(ctx context.Context, want api.DockerImage, setup io.Write
 	return nil
 }
 
+// pullOnce pulls an image, for as long as there is progress.
 func (b *Backend) pullOnce(ctx context.Context, name, auth string, setup io.Writer) error {
-	stream, err := b.client.ImagePull(ctx, name, image.PullOptions{RegistryAuth: auth})
-	if err != nil {
-		return err
+	stall := fmt.Errorf("no progress for %v", b.config.PullStall)
+	pullCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(b.config.PullStall, func() { cancel(stall) })
+	defer watchdog.Stop()
+	stream, err := b.client.ImagePull(pullCtx, name, image.PullOptions{RegistryAuth: auth})
+	if err == nil {
+		defer stream.Close()
+		err = copyProgress(setup, alive{stream, func() { watchdog.Reset(b.config.PullStall) }}, time.Now)
 	}
-	defer stream.Close()
-	return copyProgress(setup, stream, time.Now)
+	if err != nil && errors.Is(context.Cause(pullCtx), stall) {
+		return stall
+	}
+	return err
+}
+
+// alive tells of every read that brings something.
+type alive struct {
+	io.Reader
+	tell func()
+}
+
+func (a alive) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if n > 0 {
+		a.tell()
+	}
+	return n, err
 }
 
 // failure is a kind of failed pull. Engines of all ages pass on a registry's
@@ -142,6 +171,7 @@ var finalFailures = []failure{
 	{[]string{"toomanyrequests", "rate limit"}, "the registry's rate limit is reached: give the image credentials, wait, or use a mirror"},
 	{[]string{"denied", "unauthorized", "authentication required", "no basic auth", "incorrect username or password"}, "check the image's name, and the credentials in the deployment settings or in the docker config of the agent's host"},
 	{[]string{"manifest unknown", "not found", "no such image", "name unknown"}, "check the image's name and tag"},
+	{[]string{"no progress for"}, "the registry or the network to it hangs: look at both from the engine's host"},
 	{[]string{"no matching manifest", "does not match the specified platform"}, "the image does not exist for this engine's architecture"},
 	{[]string{"no space left on device"}, "the engine's disk is full: free some space on its host, for example with \"docker system prune\""},
 	{[]string{"server gave http response to https client"}, "the registry speaks plain HTTP: list it under insecure-registries in the engine's daemon.json"},

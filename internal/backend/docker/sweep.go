@@ -22,7 +22,8 @@ const (
 )
 
 // Sweep removes the ended containers of agents that have not come back for a
-// day, the helpers of agents that died, and the executors that no container uses.
+// day, the helpers of agents that died, the executors that no container uses, and
+// images beyond the budget.
 func (b *Backend) Sweep(ctx context.Context) (removed []string, err error) {
 	call, cancel := b.call(ctx)
 	info, err := b.client.Info(call)
@@ -35,7 +36,7 @@ func (b *Backend) Sweep(ctx context.Context) (removed []string, err error) {
 		return nil, fmt.Errorf("the engine's time: %w", err)
 	}
 	var errs []error
-	for _, sweep := range []func(context.Context, time.Time) ([]string, error){b.sweepJobs, b.sweepHelpers, b.sweepVolumes} {
+	for _, sweep := range []func(context.Context, time.Time) ([]string, error){b.sweepJobs, b.sweepHelpers, b.sweepVolumes, b.sweepImages} {
 		some, err := sweep(ctx, now)
 		removed, errs = append(removed, some...), append(errs, err)
 	}
@@ -45,9 +46,13 @@ func (b *Backend) Sweep(ctx context.Context) (removed []string, err error) {
 // sweepJobs removes ended containers of other agents, once their end is long
 // ago. Whose ends are remembered is for the agent itself to remove.
 func (b *Backend) sweepJobs(ctx context.Context, now time.Time) ([]string, error) {
-	return b.sweepContainers(ctx, backend.LabelJob, func(c container.InspectResponse) bool {
+	return b.sweepContainers(ctx, backend.LabelJob, b.abandoned(now))
+}
+
+func (b *Backend) abandoned(now time.Time) func(container.InspectResponse) bool {
+	return func(c container.InspectResponse) bool {
 		return c.Config.Labels[backend.LabelOwner] != b.config.Owner && ended(c, now, endedGrace)
-	})
+	}
 }
 
 // sweepHelpers removes the containers that fill volumes, when their agent must
@@ -106,11 +111,15 @@ func ended(c container.InspectResponse, now time.Time, grace time.Duration) bool
 
 // sweepVolumes removes executors that no container mounts and this agent does
 // not use. An agent that does finds it missing, and fills it again.
-func (b *Backend) sweepVolumes(ctx context.Context, now time.Time) (removed []string, err error) {
+func (b *Backend) sweepVolumes(ctx context.Context, now time.Time) ([]string, error) {
+	return b.sweepVolumesWith(ctx, labelExecutor, now)
+}
+
+func (b *Backend) sweepVolumesWith(ctx context.Context, label string, now time.Time) (removed []string, err error) {
 	call, cancel := b.call(ctx)
 	defer cancel()
 	found, err := b.client.VolumeList(call, volume.ListOptions{
-		Filters: filters.NewArgs(filters.Arg("label", labelExecutor), filters.Arg("dangling", "true")),
+		Filters: filters.NewArgs(filters.Arg("label", label), filters.Arg("dangling", "true")),
 	})
 	if err != nil {
 		return nil, b.explain(ctx, fmt.Errorf("list volumes: %w", err))
