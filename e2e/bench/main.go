@@ -54,6 +54,7 @@ var sections = []section{
 	{"b3", "B3 Log path: 1 GiB in 100-byte lines, 50 secrets to mask", logThroughput},
 	{"b4", "B4 Log visibility: printed to readable through the API", logVisibility},
 	{"b8", "B8 Idle cost, size, start", idle},
+	{"b10", "B10 Recovery: an agent that is killed under a running job", agentRecovery},
 }
 
 func run(ctx context.Context, args []string) int {

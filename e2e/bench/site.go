@@ -23,6 +23,10 @@ type site struct {
 	docker *client.Client // nil for the process target
 	image  string
 	dir    string
+
+	programs  rig.Programs
+	poolToken string
+	args, env []string // of the agent
 }
 
 func (b *bench) site(ctx context.Context, name, target string, args ...string) (*site, error) {
@@ -46,10 +50,18 @@ func (b *bench) site(ctx context.Context, name, target string, args ...string) (
 	} else {
 		s.image = "unused"
 	}
-	if s.agent, err = server.StartAgent(ctx, b.programs, "agent", pool.TokenValue, args, env); err != nil {
+	s.programs, s.poolToken, s.args, s.env = b.programs, pool.TokenValue, args, env
+	if err := s.restart(ctx); err != nil {
 		return s, s.close(err)
 	}
 	return s, nil
+}
+
+// restart starts the agent, which is not running, in the directory it had
+// before.
+func (s *site) restart(ctx context.Context) (err error) {
+	s.agent, err = s.StartAgent(ctx, s.programs, "agent", s.poolToken, s.args, s.env)
+	return err
 }
 
 // close ends everything and returns err.
