@@ -183,6 +183,7 @@ func (a *Agent) recover(ctx context.Context, drain <-chan struct{}) (inHand []fu
 		backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0),
 	)
 	failing := false
+	a.health.Set("recovery", errors.New("looking for the jobs of before"))
 	for {
 		inHand, err := a.jobs.Recover(ctx)
 		if err == nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,6 +176,86 @@ func TestJobsFromClaimToEnd(t *testing.T) {
 	}
 	if reasons := health.Reasons(); len(reasons) != 1 || !strings.Contains(reasons[0], "draining") {
 		t.Errorf("not ready because of %q, want because it drains", reasons)
+	}
+}
+
+func TestNothingIsClaimedBeforeItIsKnownWhatRuns(t *testing.T) {
+	t.Parallel()
+	s := newService(t, "new")
+	var away atomic.Bool
+	away.Store(true)
+	asked := make(chan struct{}, 1000)
+	c := config(t, s, "lsp-1")
+	c.Backend = fake.New(fake.Script{Executor: plays, Check: func(context.Context) error {
+		asked <- struct{}{}
+		if away.Load() {
+			return errors.New("no engine")
+		}
+		return nil
+	}})
+	health := telemetry.NewHealth(0)
+	a, err := agent.New(c, agent.Deps{Health: health})
+	if err != nil {
+		t.Fatal(err)
+	}
+	drain, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- a.Run(t.Context(), drain) }()
+	<-asked
+	<-asked // so the first answer was heard
+	if reasons := health.Reasons(); len(reasons) != 1 || !strings.Contains(reasons[0], "recovery: find the jobs of before: no engine") {
+		t.Errorf("not ready because of %q", reasons)
+	}
+	if len(s.polled) != 0 {
+		t.Error("the agent polled before it knew what it has in hand")
+	}
+	away.Store(false)
+	<-s.ended
+	close(drain)
+	if err := <-done; err != nil {
+		t.Errorf("Run() = %v", err)
+	}
+}
+
+func TestAnAgentThatIsStoppedBeforeItKnowsWhatRunsLeavesIt(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	asked := make(chan struct{}, 1000)
+	c := config(t, s, "lsp-1")
+	c.Backend = fake.New(fake.Script{Check: func(context.Context) error {
+		asked <- struct{}{}
+		return errors.New("no engine")
+	}})
+	a, err := agent.New(c, agent.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	drain, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- a.Run(t.Context(), drain) }()
+	<-asked
+	close(drain)
+	if err := <-done; err != nil || len(s.polled) != 0 {
+		t.Errorf("Run() = %v after %d polls", err, len(s.polled))
+	}
+}
+
+func TestOneAgentForADirectory(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	c := config(t, s, "lsp-1")
+	first, err := agent.New(c, agent.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := agent.New(c, agent.Deps{}); err == nil || !strings.Contains(err.Error(), "in use by another longshore-agent") {
+		t.Errorf("New() = %v, want the directory to be in use", err)
+	}
+	drain := make(chan struct{})
+	close(drain)
+	if err := first.Run(t.Context(), drain); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := agent.New(c, agent.Deps{}); err != nil {
+		t.Errorf("New() = %v once the first has ended", err)
 	}
 }
 
