@@ -51,7 +51,7 @@ e2e: ## Run the end-to-end tests alone, verbosely
 	$(GO) test $(TESTFLAGS) -timeout 15m -count=1 -v ./e2e/...
 
 .PHONY: bench
-bench: build ## Measure against the floors and write docs/benchmarks.md (ONLY=b1,b3 narrows it)
+bench: build ## Measure against the floors and write docs/benchmarks.md (ONLY=b1,b3 narrows it, ONLY=soak works for half an hour)
 	$(GO) run ./e2e/bench -bin $(BIN) -out docs/benchmarks.md $(if $(ONLY),-only $(ONLY))
 
 .PHONY: lint

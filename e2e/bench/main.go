@@ -46,15 +46,18 @@ type section struct {
 	name  string
 	title string
 	run   func(ctx context.Context, b *bench, out io.Writer) error
+	// long sections run only when they are named.
+	long bool
 }
 
 var sections = []section{
-	{"b1", "B1 Dispatch: create to the executor's first instruction", dispatch},
-	{"b2", "B2 A deployment that does nothing, from create to removed container", overhead},
-	{"b3", "B3 Log path: 1 GiB in 100-byte lines, 50 secrets to mask", logThroughput},
-	{"b4", "B4 Log visibility: printed to readable through the API", logVisibility},
-	{"b8", "B8 Idle cost, size, start", idle},
-	{"b10", "B10 Recovery: an agent that is killed under a running job", agentRecovery},
+	{"b1", "B1 Dispatch: create to the executor's first instruction", dispatch, false},
+	{"b2", "B2 A deployment that does nothing, from create to removed container", overhead, false},
+	{"b3", "B3 Log path: 1 GiB in 100-byte lines, 50 secrets to mask", logThroughput, false},
+	{"b4", "B4 Log visibility: printed to readable through the API", logVisibility, false},
+	{"b8", "B8 Idle cost, size, start", idle, false},
+	{"b10", "B10 Recovery: an agent that is killed under a running job", agentRecovery, false},
+	{"soak", "Soak: half an hour of deployments", soak, true},
 }
 
 func run(ctx context.Context, args []string) int {
@@ -77,7 +80,7 @@ func run(ctx context.Context, args []string) int {
 	page := readPage(*out)
 	failed := false
 	for _, s := range sections {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), s.name) {
+		if *only == "" && s.long || *only != "" && !slices.Contains(strings.Split(*only, ","), s.name) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s\n", s.title)

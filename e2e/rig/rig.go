@@ -64,6 +64,8 @@ func build(ctx context.Context, path, pkg string) error {
 type Process struct {
 	Name string
 	Log  string // path of its output
+	// Address is where an agent answers its probes.
+	Address string
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -198,7 +200,8 @@ func (s *Server) StartAgent(ctx context.Context, programs Programs, name, poolTo
 	if err != nil {
 		return nil, err
 	}
-	if err := Ready(ctx, process, "http://127.0.0.1:"+number+"/healthz"); err != nil {
+	process.Address = net.JoinHostPort("127.0.0.1", number)
+	if err := Ready(ctx, process, "http://"+process.Address+"/healthz"); err != nil {
 		return nil, errors.Join(err, process.Stop(ctx))
 	}
 	return process, nil
