@@ -38,7 +38,8 @@ or pulumi-workflow-agent.yaml in the current directory, the home directory, /etc
 and the directory of this program.
 
 Signals: the first SIGTERM or SIGINT drains (no new deployments, those in hand
-finish), the second cancels what is in hand, gently, the third leaves at once.
+finish), the second cancels what is in hand, gently, the third leaves at once and
+leaves the jobs running for the next agent. --drain-timeout bounds the first.
 
 It answers /healthz, /readyz and /metrics on port 8080.`,
 		Example: `  longshore-agent run --service-url https://longshore.example.com --token-file token
@@ -85,8 +86,8 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 	if err != nil {
 		return err
 	}
-	ctx, drain, done := lifecycle.Stops(ctx, os.Interrupt, syscall.SIGTERM)
-	defer done()
+	ctx, stops := lifecycle.Listen(ctx, a.Abandon, os.Interrupt, syscall.SIGTERM)
+	defer stops.Done()
 
 	var server sync.WaitGroup
 	defer server.Wait()
@@ -110,7 +111,7 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 		zap.Int("concurrency", c.Concurrency), zap.String("working_directory", c.WorkingDirectory),
 		zap.String("config_file", loaded.File), zap.String("http", address))
 	began := time.Now()
-	err = a.Run(ctx, drain)
+	err = a.Run(ctx, stops.Draining())
 	log.Info("agent ended", zap.Duration("after", time.Since(began)), zap.Error(err))
 	if err != nil {
 		return &failure{err}
@@ -144,7 +145,7 @@ func agentConfig(c *config.Agent, environ []string) agent.Config {
 
 		PollWait: wait, PollingInterval: c.PollingInterval, PollingIntervalOverride: c.PollingIntervalOverride,
 		JobStatusInterval: c.JobStatusLoopInterval, JobTimeout: c.JobTimeout, StepTimeout: c.StepTimeout,
-		ChangeGrace: c.ChangeGrace, QuickGrace: c.QuickGrace,
+		ChangeGrace: c.ChangeGrace, QuickGrace: c.QuickGrace, DrainTimeout: c.DrainTimeout,
 		RequestTimeout: c.RequestTimeout, RequestRetries: retries,
 		RequestRetryWait: c.RequestRetryWait, RequestRetryMaxWait: c.RequestRetryMaxWait,
 		BreakerFailures: c.CircuitBreakerFailures, BreakerTimeout: c.CircuitBreakerTimeout,

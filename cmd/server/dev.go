@@ -28,8 +28,8 @@ const poolName = "dev"
 
 // dev runs the control plane and one agent until it is stopped.
 func dev(ctx context.Context, s settings, environ []string, stdout, stderr io.Writer) error {
-	ctx, drain, done := lifecycle.Stops(ctx, os.Interrupt, syscall.SIGTERM)
-	defer done()
+	ctx, stops := lifecycle.Listen(ctx, nil, os.Interrupt, syscall.SIGTERM)
+	defer stops.Done()
 	dir, err := filepath.Abs(s.dataDir)
 	if err != nil {
 		return &failure{err}
@@ -70,7 +70,7 @@ func dev(ctx context.Context, s settings, environ []string, stdout, stderr io.Wr
 	fmt.Fprintf(stdout, "listening on %s\n  user token  %s\n  pool token  %s\n  target      %s (%s)\n  state       %s\n",
 		p.localURL(), s.tokenFile, poolFile, target, why,
 		cmp.Or(s.backendURL, "no Pulumi backend is set: use --backend-url, or PULUMI_BACKEND_URL in a deployment"))
-	return p.runWith(ctx, a, drain)
+	return p.runWith(ctx, a, stops.Draining())
 }
 
 // runWith runs server and agent. The server outlives the agent, so that jobs can

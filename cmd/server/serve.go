@@ -16,8 +16,8 @@ import (
 
 // serve runs the control plane until it is stopped.
 func serve(ctx context.Context, s settings, stdout, stderr io.Writer) error {
-	ctx, drain, done := lifecycle.Stops(ctx, os.Interrupt, syscall.SIGTERM)
-	defer done()
+	ctx, stops := lifecycle.Listen(ctx, nil, os.Interrupt, syscall.SIGTERM)
+	defer stops.Done()
 	p, err := open(ctx, s, stdout, stderr)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func serve(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 		zap.String("version", version), zap.String("listen", p.listener.Addr().String()), zap.String("public_url", p.publicURL),
 		zap.String("organization", p.organization), zap.String("data_dir", p.dataDir))
 	began := time.Now()
-	err = p.server.Serve(ctx, p.listener, drain, p.stopFor)
+	err = p.server.Serve(ctx, p.listener, stops.Draining(), p.stopFor)
 	p.log.Info("server ended", zap.Duration("after", time.Since(began)), zap.Error(err))
 	if err != nil {
 		return &failure{err}

@@ -6,7 +6,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,11 +31,14 @@ var ErrRefused = poll.ErrRefused
 
 // Agent claims deployments from one service and runs them on one backend.
 type Agent struct {
-	loop   *poll.Loop
-	jobs   *runner.Runner
-	lock   *dirlock.Lock // of the working directory
-	health *telemetry.Health
-	log    *zap.Logger
+	loop         *poll.Loop
+	jobs         *runner.Runner
+	memory       *ledger.Ledger
+	lock         *dirlock.Lock // of the working directory
+	stop         *stop
+	drainTimeout time.Duration
+	health       *telemetry.Health
+	log          *zap.Logger
 }
 
 // New puts an agent together. It makes the working directory, locks it until Run
@@ -134,35 +136,31 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Log:              deps.Log,
 		Metrics:          poll.NewMetrics(deps.Registerer),
 	})
-	return &Agent{loop: loop, jobs: jobs, lock: lock, health: deps.Health, log: deps.Log}, nil
+	return &Agent{
+		loop: loop, jobs: jobs, memory: memory, lock: lock, stop: newStop(), drainTimeout: config.DrainTimeout,
+		health: deps.Health, log: deps.Log,
+	}, nil
 }
 
 // Run takes up what an earlier process of this agent left, then claims
 // deployments and runs them until drain is closed (claim no more, finish what is
-// in hand) or ctx is cancelled (end what is in hand by the ladder of signals,
-// and still report it). It returns nil after both, and an error that wraps
-// ErrRefused when the pool token is refused. Call it once.
+// in hand, for Config.DrainTimeout at most) or ctx is cancelled (end what is in
+// hand by the ladder of signals, and still report it). It returns nil after both,
+// and an error that wraps ErrRefused when the pool token is refused. Call it
+// once.
 //
 // A drain does not cut the poll that the service is holding at that moment,
 // because it may be a claim already: it takes up to Config.PollWait until an
 // idle agent has drained.
 func (a *Agent) Run(ctx context.Context, drain <-chan struct{}) error {
 	defer a.lock.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	ended := make(chan struct{})
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
 	defer close(ended)
-	watcher.Go(func() {
-		select {
-		case <-drain:
-			a.health.Set("agent", errors.New("draining: claims no more deployments"))
-			a.log.Info("draining: no new polls; waiting for the one that is held and for the jobs in hand")
-		case <-ctx.Done():
-			a.health.Set("agent", errors.New("stopping"))
-			a.log.Info("stopping: jobs in hand are cancelled")
-		case <-ended:
-		}
-	})
+	watcher.Go(func() { a.watch(ctx, drain, ended, cancel) })
 	inHand, ok := a.recover(ctx, drain)
 	if !ok {
 		return nil

@@ -75,6 +75,7 @@ type Config struct {
 	HeartbeatInterval       time.Duration // default 30s
 	ChangeGrace             time.Duration // from SIGINT to SIGTERM for operations that change things; default 10m
 	QuickGrace              time.Duration // the same for the others; default 30s
+	DrainTimeout            time.Duration // how long a drain waits for the jobs in hand before they are cancelled; default until they end
 
 	RequestTimeout      time.Duration // default 30s, plus what the service was asked to hold
 	RequestRetries      int           // per request; default 2

@@ -58,6 +58,7 @@ type Agent struct {
 	StepTimeout             time.Duration
 	ChangeGrace             time.Duration
 	QuickGrace              time.Duration
+	DrainTimeout            time.Duration
 
 	RequestTimeout         time.Duration
 	RequestRetryCount      int

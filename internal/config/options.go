@@ -219,6 +219,10 @@ func timeOptions() []Option {
 			field: func(a *Agent) any { return &a.QuickGrace },
 		},
 		{
+			Key: "drain_timeout", DefaultHelp: "no limit", Help: "How long a draining agent waits for the jobs it has in hand; then they are cancelled. 0 waits until they end.",
+			field: func(a *Agent) any { return &a.DrainTimeout },
+		},
+		{
 			Key: "request_timeout", Default: "30s", Help: "Limit of one request to the service, on top of the time it was asked to wait.",
 			field: func(a *Agent) any { return &a.RequestTimeout },
 		},

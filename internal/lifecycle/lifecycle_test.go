@@ -25,36 +25,41 @@ func TestMain(m *testing.M) {
 }
 
 func child() {
-	ctx, drain, done := lifecycle.Stops(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stops := lifecycle.Listen(context.Background(), func() { fmt.Println("leaving") }, os.Interrupt, syscall.SIGTERM)
+	if os.Getenv("LIFECYCLE_CHILD") == "drained" {
+		stops.Drain()
+	}
 	fmt.Println("ready")
-	<-drain
+	<-stops.Draining()
 	if ctx.Err() != nil {
 		fmt.Println("the first signal cancelled")
 	}
 	fmt.Println("draining")
 	if os.Getenv("LIFECYCLE_CHILD") == "drain" {
-		done()
+		stops.Done()
 		os.Exit(0)
 	}
 	<-ctx.Done()
-	fmt.Println("cancelled", errors.Is(context.Cause(ctx), lifecycle.ErrCancelled))
-	if os.Getenv("LIFECYCLE_CHILD") == "cancel" {
-		done()
+	fmt.Println(errors.Is(context.Cause(ctx), lifecycle.ErrCancelled), context.Cause(ctx))
+	if os.Getenv("LIFECYCLE_CHILD") != "deaf" {
+		stops.Done()
 		os.Exit(7)
 	}
-	select {} // deaf to everything but the third signal
+	select {} // deaf to everything but a third signal
 }
 
 func TestSignals(t *testing.T) {
 	t.Parallel()
+	const cancelled = "true stopped by a second signal (terminated)"
 	for name, tc := range map[string]struct {
 		mode  string
 		lines []string // after each line but the last, one signal is sent
 		exit  int
 	}{
-		"the first drains":         {"drain", []string{"ready", "draining"}, 0},
-		"the second cancels":       {"cancel", []string{"ready", "draining", "cancelled true"}, 7},
-		"the third leaves at once": {"deaf", []string{"ready", "draining", "cancelled true"}, 130},
+		"the first drains":                      {"drain", []string{"ready", "draining"}, 0},
+		"the second cancels":                    {"cancel", []string{"ready", "draining", cancelled}, 7},
+		"the first never cancels":               {"drained", []string{"ready", "draining", cancelled}, 7},
+		"the third has a word, and then leaves": {"deaf", []string{"ready", "draining", cancelled, "leaving"}, 130},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -74,7 +79,7 @@ func TestSignals(t *testing.T) {
 				if !lines.Scan() || lines.Text() != want {
 					t.Fatalf("the child said %q, want %q", lines.Text(), want)
 				}
-				if i < len(tc.lines)-1 || tc.mode == "deaf" {
+				if i < len(tc.lines)-1 {
 					if err := cmd.Process.Signal([]os.Signal{os.Interrupt, syscall.SIGTERM}[i%2]); err != nil {
 						t.Fatal(err)
 					}
@@ -91,8 +96,8 @@ func TestSignals(t *testing.T) {
 func TestParentContextCancels(t *testing.T) {
 	t.Parallel()
 	parent, cancel := context.WithCancelCause(t.Context())
-	ctx, drain, done := lifecycle.Stops(parent, syscall.SIGUSR1)
-	defer done()
+	ctx, stops := lifecycle.Listen(parent, nil, syscall.SIGUSR1)
+	defer stops.Done()
 	cause := errors.New("the test is over")
 	cancel(cause)
 	<-ctx.Done()
@@ -100,9 +105,35 @@ func TestParentContextCancels(t *testing.T) {
 		t.Errorf("Cause() = %v, want %v", got, cause)
 	}
 	select {
-	case <-drain:
-		t.Error("drain was closed without a signal")
+	case <-stops.Draining():
+		t.Error("drains without a signal")
 	default:
 	}
-	done() // twice is harmless
+	stops.Done() // twice is harmless
+}
+
+func TestSomethingElseAsksForTheStops(t *testing.T) {
+	t.Parallel()
+	ctx, stops := lifecycle.Listen(t.Context(), nil, syscall.SIGUSR2)
+	defer stops.Done()
+	stops.Drain()
+	stops.Drain() // twice is harmless
+	<-stops.Draining()
+	if ctx.Err() != nil {
+		t.Error("a drain cancelled")
+	}
+	cause := errors.New("the machine goes away")
+	stops.Cancel(cause)
+	stops.Cancel(errors.New("too late"))
+	if got := context.Cause(ctx); !errors.Is(got, cause) {
+		t.Errorf("Cause() = %v, want %v", got, cause)
+	}
+}
+
+func TestCancelDrains(t *testing.T) {
+	t.Parallel()
+	_, stops := lifecycle.Listen(t.Context(), nil, syscall.SIGUSR2)
+	defer stops.Done()
+	stops.Cancel(errors.New("now"))
+	<-stops.Draining()
 }

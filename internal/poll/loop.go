@@ -36,6 +36,7 @@ type Loop struct {
 	backoff *backoff.ExponentialBackOff
 	slots   *slots
 	work    sync.WaitGroup
+	hands   hands
 }
 
 // New returns a loop that is not running yet.
@@ -187,6 +188,7 @@ func (l *Loop) hand(ctx context.Context, work api.AgentWorkflowDefinition) {
 // occupy runs a job in a slot that was taken for it. which names the job.
 func (l *Loop) occupy(job func(), which zap.Field) {
 	l.o.Metrics.busy.Inc()
+	l.hands.add(1)
 	l.work.Go(func() {
 		defer func() {
 			if reason := recover(); reason != nil {
@@ -196,6 +198,7 @@ func (l *Loop) occupy(job func(), which zap.Field) {
 				l.o.Log.Error("a job crashed its slot", which,
 					zap.String("panic", fmt.Sprint(reason)), zap.ByteString("stack", debug.Stack()))
 			}
+			l.hands.add(-1)
 			l.o.Metrics.busy.Dec()
 			l.slots.free()
 		}()
