@@ -89,7 +89,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"--help"}, {"run", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"run", "--help"}, {"drain", "--help"}, {"status", "--help"}} {
 		var stdout bytes.Buffer
 		if exit := run(t.Context(), args, nil, &stdout, io.Discard); exit != 0 {
 			t.Fatalf("%q exits with %d", args, exit)
@@ -204,6 +204,49 @@ func TestTheProgramRunsDrainsAndStops(t *testing.T) {
 	}
 	if n := len(polls); n != 0 {
 		t.Errorf("%d polls after the first", n)
+	}
+}
+
+func TestAnOperatorDrainsTheProgram(t *testing.T) {
+	t.Parallel()
+	url, polls := idle(t)
+	dir := t.TempDir()
+	cmd, lines := program(t, "run", "--token=lsp-1", "--service-url="+url, "--deploy-target=process", "--http-server-port=-1",
+		"--working-directory="+dir, "--poll-wait=1s", "--request-timeout=1s", "--concurrency=3")
+	until(t, lines, "agent started")
+	<-polls
+	call := func(args ...string) (stdout, stderr string, exit int) {
+		var out, errs bytes.Buffer
+		exit = run(t.Context(), args, []string{"LONGSHORE_AGENT_WORKING_DIRECTORY=" + dir}, &out, &errs)
+		return out.String(), errs.String(), exit
+	}
+
+	out, _, exit := call("status", "--json")
+	var status map[string]any
+	if err := json.Unmarshal([]byte(out), &status); err != nil || exit != 0 {
+		t.Fatalf("status --json: exit status %d, %v, %s", exit, err, out)
+	}
+	if status["state"] != "running" || status["slots"] != 3.0 || status["busy"] != 0.0 || status["pid"] != float64(cmd.Process.Pid) {
+		t.Errorf("status --json: %v", status)
+	}
+	if out, _, exit := call("status"); exit != 0 || !strings.HasPrefix(out, "running, 0 of 3 slots in use (process ") {
+		t.Errorf("status: exit status %d, %s", exit, out)
+	}
+
+	out, errs, exit := call("drain", "--wait")
+	if exit != 0 || !strings.HasPrefix(out, "draining, 0 of 3 slots in use\n") || !strings.HasSuffix(out, "the agent has ended\n") {
+		t.Errorf("drain --wait: exit status %d, %s%s", exit, out, errs)
+	}
+	until(t, lines, "agent ended")
+	for range lines { // to its end, before Wait closes the pipe
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the program ended with %v, want status 0", err)
+	}
+	for _, command := range []string{"drain", "status"} {
+		if _, errs, exit := call(command); exit != 1 || !strings.Contains(errs, "no agent runs there") {
+			t.Errorf("%s without an agent: exit status %d, %s", command, exit, errs)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/longshore-run/longshore/internal/admin"
 	"github.com/longshore-run/longshore/internal/agent"
 	"github.com/longshore-run/longshore/internal/backend"
 	"github.com/longshore-run/longshore/internal/config"
@@ -41,19 +42,16 @@ Signals: the first SIGTERM or SIGINT drains (no new deployments, those in hand
 finish), the second cancels what is in hand, gently, the third leaves at once and
 leaves the jobs running for the next agent. --drain-timeout bounds the first.
 
+"longshore-agent drain" and "longshore-agent status" talk to it on this host.
+
 It answers /healthz, /readyz and /metrics on port 8080.`,
 		Example: `  longshore-agent run --service-url https://longshore.example.com --token-file token
   LONGSHORE_AGENT_TOKEN=lsp-... longshore-agent run --deploy-target process --concurrency 4`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			home, program := getenv(environ, "HOME"), ""
-			if path, err := os.Executable(); err == nil {
-				program = path
-			}
-			loaded, err := config.Load(config.Input{
-				Flags: cmd.Flags(), Environ: environ, File: file,
-				Directories: config.SearchPath(home, program),
-			})
+			in := configInput(environ, file)
+			in.Flags = cmd.Flags()
+			loaded, err := config.Load(in)
 			if err != nil {
 				return err
 			}
@@ -89,8 +87,8 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 	ctx, stops := lifecycle.Listen(ctx, a.Abandon, os.Interrupt, syscall.SIGTERM)
 	defer stops.Done()
 
-	var server sync.WaitGroup
-	defer server.Wait()
+	var servers sync.WaitGroup
+	defer servers.Wait()
 	serverCtx, stopServer := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopServer(nil)
 	var address string
@@ -100,9 +98,22 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 			return err
 		}
 		address = reachable(listener.Addr())
-		server.Go(func() {
+		servers.Go(func() {
 			if err := telemetry.Serve(serverCtx, listener, telemetry.Handler(health, registry)); err != nil {
 				log.Error("telemetry server", zap.Error(err))
+			}
+		})
+	}
+	operators, err := admin.Listen(ctx, c.WorkingDirectory, operated{a, stops, health, c.Concurrency})
+	switch {
+	case errors.Is(err, admin.ErrTooLong):
+		log.Warn("this agent cannot be reached by its drain and status commands", zap.Error(err))
+	case err != nil:
+		return err
+	default:
+		servers.Go(func() {
+			if err := operators.Serve(serverCtx); err != nil {
+				log.Error("admin socket", zap.Error(err))
 			}
 		})
 	}

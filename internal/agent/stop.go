@@ -28,13 +28,19 @@ type stop struct {
 	state   State
 	limit   time.Time     // what is in hand then is cancelled; zero: never
 	limited chan struct{} // has a value when limit was brought forward
+	begun   chan struct{} // closed when state is no longer Running
 }
 
-func newStop() *stop { return &stop{state: Running, limited: make(chan struct{}, 1)} }
+func newStop() *stop {
+	return &stop{state: Running, limited: make(chan struct{}, 1), begun: make(chan struct{})}
+}
 
 func (s *stop) enter(state State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.state == Running {
+		close(s.begun)
+	}
 	s.state = state
 }
 
@@ -85,6 +91,10 @@ func (a *Agent) Busy() int { return a.loop.Busy() }
 // limit, the moment at which they are cancelled.
 func (a *Agent) State() (state State, limit time.Time) { return a.stop.now() }
 
+// Stopping returns a channel that is closed when the agent has begun to drain or
+// to cancel.
+func (a *Agent) Stopping() <-chan struct{} { return a.stop.begun }
+
 // CancelBy sees to it that a drain waits for the jobs in hand until the given
 // moment at most: then they are cancelled, as when the context of Run ends. The
 // earliest of several moments counts. It starts no drain by itself.
@@ -101,11 +111,11 @@ func (a *Agent) watch(ctx context.Context, drain, ended <-chan struct{}, cancel 
 	case <-ended:
 		return
 	}
-	a.stop.enter(Draining)
 	a.health.Set("agent", errors.New("draining: claims no more deployments"))
 	if a.drainTimeout > 0 {
 		a.stop.by(time.Now().Add(a.drainTimeout))
 	}
+	a.stop.enter(Draining)
 	_, limit := a.stop.now()
 	a.log.Info("draining: no new polls; waiting for the one that is held and for the jobs in hand",
 		append(a.inHand(), until(limit))...)

@@ -36,6 +36,7 @@ var banned = map[string][]string{
 	// Leaves.
 	"internal/redact":    {mod},
 	"internal/lifecycle": {mod},
+	"internal/admin":     {mod},
 }
 
 // direct says which import paths only the listed packages may import directly.

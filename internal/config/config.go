@@ -164,13 +164,17 @@ func (a *Agent) finish(s sources, bad map[string]bool) []error {
 	if a.HealthThreshold == 0 {
 		a.HealthThreshold = 2 * max(a.PollingInterval, a.JobStatusLoopInterval, a.PollWait)
 	}
+	a.chooseDirectory(s)
+	return errs
+}
+
+func (a *Agent) chooseDirectory(s sources) {
 	if a.WorkingDirectory == "" {
 		a.WorkingDirectory = defaultDirectory(s)
 	}
 	if abs, err := filepath.Abs(a.WorkingDirectory); err == nil {
 		a.WorkingDirectory = abs
 	}
-	return errs
 }
 
 func checkURL(key, value string, mistake func(key, format string, args ...any)) {

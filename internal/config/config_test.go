@@ -387,3 +387,26 @@ func FuzzLoad(f *testing.F) {
 		_, _ = config.Load(config.Input{File: path}) // must not panic
 	})
 }
+
+func TestTheWorkingDirectoryIsFoundWithoutTheRest(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "longshore-agent.yaml")
+	if err := os.WriteFile(file, []byte("working_directory: /srv/agent\nconcurrency: none\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		in   config.Input
+		want string
+	}{
+		"from the file":        {config.Input{Directories: []string{dir}}, "/srv/agent"},
+		"from the environment": {config.Input{File: file, Environ: []string{"LONGSHORE_AGENT_WORKING_DIRECTORY=/srv/other"}}, "/srv/other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got, err := config.WorkingDirectory(tc.in); err != nil || got != tc.want {
+				t.Errorf("WorkingDirectory() = %q, %v, want %q", got, err, tc.want)
+			}
+		})
+	}
+}

@@ -62,18 +62,8 @@ type Result struct {
 // Load reads the configuration. Its error joins every mistake, each with the
 // place where it was made.
 func Load(in Input) (Result, error) {
-	l := &loader{
-		k: koanf.New("."), origin: map[string]origin{},
-		known: map[string]Option{}, env: map[string]string{},
-	}
-	for _, o := range Options() {
-		l.known[o.Key] = o
-	}
-	for _, entry := range in.Environ {
-		name, value, _ := strings.Cut(entry, "=")
-		l.env[name] = value
-	}
-	if err := l.read(in); err != nil {
+	l, err := newLoader(in)
+	if err != nil {
 		return Result{}, err
 	}
 
@@ -101,6 +91,25 @@ func Load(in Input) (Result, error) {
 	errs = append(errs, result.Agent.finish(l, bad)...)
 	result.Warnings = l.warnings
 	return result, errors.Join(errs...)
+}
+
+// WorkingDirectory returns the working directory of the agent that in configures,
+// for programs that talk to that agent: the rest of the configuration may be
+// missing or wrong.
+func WorkingDirectory(in Input) (string, error) {
+	const key = "working_directory"
+	l, err := newLoader(in)
+	if err != nil {
+		return "", err
+	}
+	var a Agent
+	if l.set(key) {
+		if err := assign(&a.WorkingDirectory, l.k.Get(key)); err != nil {
+			return "", fmt.Errorf("%s: %w (%s)", key, err, l.at(key))
+		}
+	}
+	a.chooseDirectory(l)
+	return a.WorkingDirectory, nil
 }
 
 // sources answers where values came from.
@@ -133,6 +142,22 @@ type loader struct {
 	env      map[string]string
 	file     string
 	warnings []string
+}
+
+// newLoader reads what there is to read.
+func newLoader(in Input) (*loader, error) {
+	l := &loader{
+		k: koanf.New("."), origin: map[string]origin{},
+		known: map[string]Option{}, env: map[string]string{},
+	}
+	for _, o := range Options() {
+		l.known[o.Key] = o
+	}
+	for _, entry := range in.Environ {
+		name, value, _ := strings.Cut(entry, "=")
+		l.env[name] = value
+	}
+	return l, l.read(in)
 }
 
 func (l *loader) set(key string) bool       { return l.origin[key].layer > layerDefault }
