@@ -191,7 +191,7 @@ func (o operated) Status() admin.Status {
 	state, until := o.agent.State()
 	s := admin.Status{
 		State: string(state), PID: os.Getpid(), Version: version, Slots: o.slots, Busy: o.agent.Busy(),
-		Reasons: o.health.Reasons(), Jobs: []admin.Job{},
+		Reasons: append(o.health.Reasons(), o.health.Notes()...), Jobs: []admin.Job{},
 	}
 	if !until.IsZero() && state == agent.Draining {
 		s.Until = &until

@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// endTimeout bounds how long the end of a Server waits for callers.
+const endTimeout = 2 * time.Second
+
 // Server answers on the socket of one agent:
 //
 //	GET  /status  what the agent is doing
@@ -60,11 +63,21 @@ func (s *Server) Serve(ctx context.Context) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		// Who has just called gets an answer.
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		defer cancel()
+		if server.Shutdown(limit) != nil {
+			_ = server.Close()
+		}
+	})
 	if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		stop()
 		return fmt.Errorf("admin socket: %w", err)
 	}
+	<-ended
 	return nil
 }
 

@@ -7,6 +7,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,6 +22,7 @@ import (
 	"github.com/longshore-run/longshore/internal/dirlock"
 	"github.com/longshore-run/longshore/internal/ledger"
 	"github.com/longshore-run/longshore/internal/poll"
+	"github.com/longshore-run/longshore/internal/preflight"
 	"github.com/longshore-run/longshore/internal/runner"
 	"github.com/longshore-run/longshore/internal/telemetry"
 )
@@ -81,13 +83,15 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Observer:       newRequestMetrics(deps.Registerer),
 		Log:            deps.Log,
 	}
+	clock := preflight.NewClock(config.ServiceURL, config.MaxSkew, client.NewTransport())
+	options.HTTP = &http.Client{Transport: clock}
 	api, err := client.New(options)
 	if err != nil {
 		return nil, err
 	}
 	// A claim is never handed out again, so the calls of a job are not given up
 	// after a few tries; the runner bounds their time.
-	options.Retries, options.RetryWait, options.RetryMaxWait = -1, 500*time.Millisecond, 15*time.Second
+	options.HTTP, options.Retries, options.RetryWait, options.RetryMaxWait = nil, -1, 500*time.Millisecond, 15*time.Second
 	persistent, err := client.New(options)
 	if err != nil {
 		return nil, err
@@ -124,15 +128,21 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Metrics:        runner.NewMetrics(deps.Registerer),
 	})
 	loop := poll.New(poll.Options{
-		Source:           source{pool, deps.Health},
-		Handler:          jobs,
-		Slots:            config.Concurrency,
-		Check:            checked(place.Check, deps.Health),
+		Source:  source{pool, deps.Health},
+		Handler: jobs,
+		Slots:   config.Concurrency,
+		Checks: []poll.Check{
+			{Reason: "disk", Check: preflight.Disk{Directory: config.WorkingDirectory, MinFree: config.MinFree}.Check},
+			{Reason: "clock", Check: clock.Check},
+			{Reason: "target", Check: place.Check},
+		},
+		Blocked:          blocked(deps.Health),
 		Wait:             config.PollWait,
 		Interval:         config.PollingInterval,
 		IgnoreRetryAfter: config.PollingIntervalOverride,
 		ErrorMaxWait:     config.RequestRetryMaxWait,
-		Once:             config.SingleRun,
+		MaxJobs:          config.MaxJobs,
+		IdleTimeout:      config.IdleTimeout,
 		Log:              deps.Log,
 		Metrics:          poll.NewMetrics(deps.Registerer),
 	})

@@ -37,8 +37,10 @@ type Config struct {
 	// Concurrency is the number of jobs that may run at the same time.
 	// Default 1.
 	Concurrency int
-	// SingleRun ends the agent after one job.
-	SingleRun bool
+	// MaxJobs ends the agent once so many claimed jobs have ended. 0: never.
+	MaxJobs int
+	// IdleTimeout ends the agent when it had no job in hand for so long. 0: never.
+	IdleTimeout time.Duration
 
 	// Backend is where jobs run. When it is nil, New builds one for Target.
 	Backend backend.Backend
@@ -53,6 +55,12 @@ type Config struct {
 	// WorkingDirectory holds what the agent keeps: job directories, spools, the
 	// downloaded executor. Needed. It is made with mode 0700 when missing.
 	WorkingDirectory string
+	// MinFree is the room, in bytes, that the file system of WorkingDirectory must
+	// have left for a poll. 0: any.
+	MinFree int64
+	// MaxSkew is by how much the clocks of this host and of the service may be
+	// apart for a poll. 0: by anything.
+	MaxSkew time.Duration
 	// ExecutorPath is the executor binary, when it is not to be looked for.
 	ExecutorPath string
 

@@ -40,19 +40,21 @@ func (s source) Claim(ctx context.Context, wait time.Duration) (poll.Answer, err
 	return answer, err
 }
 
-// checked notes in the health what a check found. A check that fails is
-// activity, too: the agent is well, the place is not.
-func checked(check func(context.Context) error, health *telemetry.Health) func(context.Context) error {
-	return func(ctx context.Context) error {
-		err := check(ctx)
-		if err != nil && ctx.Err() != nil {
-			return err
+// blocked notes in the health why the loop does not poll. Finding a reason is
+// activity, too: the agent is well, its place is not.
+func blocked(health *telemetry.Health) func(reason string, why error) {
+	return func(reason string, why error) {
+		switch reason {
+		case poll.ReasonSlots:
+			health.Note(reason, why)
+		case poll.ReasonDraining:
+			health.Set("agent", why)
+		default:
+			if why != nil {
+				health.Active()
+			}
+			health.Set(reason, why)
 		}
-		if err != nil {
-			health.Active()
-		}
-		health.Set("target", err)
-		return err
 	}
 }
 

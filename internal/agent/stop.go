@@ -123,20 +123,21 @@ func (a *Agent) watch(ctx context.Context, drain, ended <-chan struct{}, cancel 
 		overdue, stopTimer := at(limit)
 		select {
 		case <-overdue:
-			stopTimer()
+			a.cancelling(errDrainTimeout)
 			cancel(errDrainTimeout)
+			return
 		case <-a.stop.limited:
 			stopTimer()
 			_, limit = a.stop.now()
 			continue
 		case <-ctx.Done():
 			stopTimer()
+			a.cancelling(context.Cause(ctx))
+			return
 		case <-ended:
 			stopTimer()
 			return
 		}
-		a.cancelling(context.Cause(ctx))
-		return
 	}
 }
 

@@ -37,6 +37,7 @@ var banned = map[string][]string{
 	"internal/redact":    {mod},
 	"internal/lifecycle": {mod},
 	"internal/admin":     {mod},
+	"internal/preflight": {mod},
 }
 
 // direct says which import paths only the listed packages may import directly.

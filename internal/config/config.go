@@ -30,6 +30,8 @@ type Agent struct {
 	RunnerPoolID  string
 	Concurrency   int
 	SingleRun     bool
+	MaxJobs       int // 1 when SingleRun
+	IdleTimeout   time.Duration
 
 	DeployTarget       string
 	DockerHost         string
@@ -48,6 +50,8 @@ type Agent struct {
 	KeepFailed         bool
 
 	WorkingDirectory string
+	MinFree          Bytes
+	MaxSkew          time.Duration
 	ExecutorPath     string
 
 	PollWait                time.Duration
@@ -151,6 +155,12 @@ func (a *Agent) finish(s sources, bad map[string]bool) []error {
 	}
 	if a.Concurrency < 1 || a.Concurrency > 1000 {
 		mistake("concurrency", "%d is out of range: want 1 to 1000", a.Concurrency)
+	}
+	if a.MaxJobs < 0 {
+		mistake("max_jobs", "%d is out of range: want 1 or more, or 0 for no end", a.MaxJobs)
+	}
+	if a.SingleRun {
+		a.MaxJobs = 1
 	}
 	if a.HTTPServerPort < -1 || a.HTTPServerPort > 65535 {
 		mistake("http_server_port", "%d is no port: want 0 to 65535, or -1 for no server", a.HTTPServerPort)

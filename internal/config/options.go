@@ -82,13 +82,29 @@ func serviceOptions() []Option {
 			field: func(a *Agent) any { return &a.Concurrency },
 		},
 		{
-			Key: "single_run", Default: "false", Help: "Run one deployment, then exit.",
+			Key: "single_run", Default: "false", Help: "Run one deployment, then exit. The same as max_jobs 1.",
 			field: func(a *Agent) any { return &a.SingleRun },
+		},
+		{
+			Key: "max_jobs", DefaultHelp: "no end", Help: "Run so many deployments, then exit.",
+			field: func(a *Agent) any { return &a.MaxJobs },
+		},
+		{
+			Key: "idle_timeout", DefaultHelp: "no end", Help: "Exit when the agent had no deployment in hand for so long.",
+			field: func(a *Agent) any { return &a.IdleTimeout },
 		},
 		{
 			Key: "working_directory", DefaultHelp: "/var/lib/longshore-agent as root, else longshore-agent below $XDG_STATE_HOME or ~/.local/state",
 			Help:  "Where the agent keeps what it needs: job directories, logs that wait for the service, the downloaded executor.",
 			field: func(a *Agent) any { return &a.WorkingDirectory },
+		},
+		{
+			Key: "disk.min_free", Default: "1GiB", Help: "Room that working_directory must have for the agent to ask for deployments. 0 asks whatever is left.",
+			field: func(a *Agent) any { return &a.MinFree },
+		},
+		{
+			Key: "clock.max_skew", Default: "5m", Help: "How far the clocks of this host and of the service may be apart for the agent to ask for deployments. 0 never compares them.",
+			field: func(a *Agent) any { return &a.MaxSkew },
 		},
 		{
 			Key: "executor_path", DefaultHelp: "beside the agent, else in working_directory, else downloaded from the service",
@@ -191,7 +207,7 @@ func timeOptions() []Option {
 			field: func(a *Agent) any { return &a.PollWait },
 		},
 		{
-			Key: "polling_interval", Default: "1m", Help: "Time between two polls of a service that does not hold them. Its Retry-After wins.",
+			Key: "polling_interval", Default: "1m", Help: "Time between two polls of a service that does not hold them; its Retry-After wins. Agents of a service that was away return spread over this time.",
 			field: func(a *Agent) any { return &a.PollingInterval },
 		},
 		{

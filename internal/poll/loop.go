@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/api"
@@ -33,35 +31,31 @@ import (
 // fails as silent, it is never run twice.
 type Loop struct {
 	o       Options
-	backoff *backoff.ExponentialBackOff
+	pace    *pace
+	blocked *blocked
 	slots   *slots
 	work    sync.WaitGroup
 	hands   hands
+	claims  int // made so far
 }
 
 // New returns a loop that is not running yet.
 func New(o Options) *Loop {
 	o = o.withDefaults()
 	o.Metrics.slots.Set(float64(o.Slots))
-	return &Loop{
-		o: o,
-		backoff: backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(o.ErrorWait),
-			backoff.WithMaxInterval(o.ErrorMaxWait),
-			backoff.WithMultiplier(2),
-			backoff.WithMaxElapsedTime(0),
-		),
-		slots: newSlots(o.Slots),
+	for _, c := range o.Checks {
+		o.Metrics.blocked.WithLabelValues(c.Reason)
 	}
+	l := &Loop{o: o, slots: newSlots(o.Slots)}
+	l.pace, l.blocked = newPace(&l.o), &blocked{o: &l.o, since: map[string]time.Time{}}
+	return l
 }
-
-// errDraining is the cause by which a drain ends the loop's waiting.
-var errDraining = errors.New("draining")
 
 // Run claims and hands over until drain is closed or ctx ends, and returns when
 // every handler has returned. Closing drain lets work in hand finish; canceling
-// ctx cancels it, too. Both are ends as ordered, and return nil. The one error
-// is a refused token (ErrRefused). Call Run once.
+// ctx cancels it, too. Both are ends as ordered, and return nil, as do the ends
+// after Options.MaxJobs and Options.IdleTimeout. The one error is a refused token
+// (ErrRefused). Call Run once.
 //
 // inHand is work that was begun before. It runs at once, each in a slot, and
 // when that is more than there are slots, nothing is claimed until it is less.
@@ -76,6 +70,7 @@ func (l *Loop) Run(ctx context.Context, drain <-chan struct{}, inHand ...func(co
 		select {
 		case <-drain:
 			stop(errDraining)
+			l.blocked.set(ReasonDraining, errDraining)
 		case <-claimCtx.Done():
 		}
 	})
@@ -85,25 +80,30 @@ func (l *Loop) Run(ctx context.Context, drain <-chan struct{}, inHand ...func(co
 		l.slots.take()
 		l.occupy(func() { job(ctx) }, zap.Skip())
 	}
-	for {
+	l.hands.add(0) // without work it is idle from here on
+	for !l.idled() {
 		wait, err := l.claim(ctx, claimCtx)
 		switch {
-		case errors.Is(err, errDone):
+		case errors.Is(err, errEnough):
+			l.blocked.set(ReasonDraining, err)
+			l.o.Log.Info("enough: no new polls; waiting for the jobs in hand", zap.Int("claimed", l.claims))
 			return nil // once the work is done
 		case err != nil:
 			return err
 		case claimCtx.Err() != nil:
 			return nil
 		case wait > 0:
-			sleep(claimCtx, wait)
+			sleep(claimCtx, l.untilIdle(wait))
 		}
 	}
+	l.o.Log.Info("nothing to do for long enough: no new polls", zap.Duration("idle_timeout", l.o.IdleTimeout))
+	return nil
 }
 
 // claim goes round once: slot, check, poll, hand over. It returns how long to
 // wait before the next round. Its error ends the loop.
 func (l *Loop) claim(ctx, claimCtx context.Context) (wait time.Duration, err error) {
-	if !l.slots.await(claimCtx) {
+	if !l.takeSlot(claimCtx) {
 		return 0, nil
 	}
 	handed := false
@@ -112,11 +112,7 @@ func (l *Loop) claim(ctx, claimCtx context.Context) (wait time.Duration, err err
 			l.slots.free()
 		}
 	}()
-	if err := l.o.Check(claimCtx); err != nil {
-		if claimCtx.Err() == nil {
-			l.o.Log.Warn("not polling: jobs cannot be started here", zap.Error(err))
-			l.o.Metrics.polls.WithLabelValues("unhealthy").Inc()
-		}
+	if !l.check(claimCtx) {
 		return jitter(l.o.CheckInterval, 0.1), nil
 	}
 	if claimCtx.Err() != nil { // both may be ready above: a drain wins over a slot
@@ -124,60 +120,26 @@ func (l *Loop) claim(ctx, claimCtx context.Context) (wait time.Duration, err err
 	}
 
 	// ctx, not claimCtx: a drain must not cut a request that may be a claim.
-	asked := time.Now()
-	answer, err := l.o.Source.Claim(ctx, l.o.Wait)
+	asked, wait := time.Now(), l.untilIdle(l.o.Wait)
+	answer, err := l.o.Source.Claim(ctx, wait)
 	if answer.Work != nil { // even next to an error: what is claimed must run
-		l.backoff.Reset()
+		l.pace.afterWork()
 		l.o.Metrics.answered("work")
 		handed = true
 		l.hand(ctx, *answer.Work)
-		if l.o.Once {
-			return 0, errDone
+		if l.claims++; l.claims == l.o.MaxJobs {
+			return 0, errEnough
 		}
 		return 0, nil
 	}
 	if err != nil && ctx.Err() == nil {
-		return l.afterError(answer, err)
+		return l.pace.afterError(answer, err)
 	}
 	if err != nil {
 		return 0, nil //nolint:nilerr // the request was cut because the loop is to end
 	}
-	l.backoff.Reset()
 	l.o.Metrics.answered("none")
-	return l.pause(answer, time.Since(asked)), nil
-}
-
-// errDone ends a loop that was to run one piece of work.
-var errDone = errors.New("the one piece of work that was asked for is claimed")
-
-// pause returns how long to wait after an answer without work.
-func (l *Loop) pause(answer Answer, took time.Duration) time.Duration {
-	switch {
-	case answer.RetryAfter > 0 && !l.o.IgnoreRetryAfter:
-		return jitterUp(min(max(answer.RetryAfter, minRetryAfter), maxRetryAfter))
-	case answer.WaitApplied && took >= l.o.Wait/2:
-		return 0
-	case answer.WaitApplied:
-		// Held, but let go early: the service is stopping, or a proxy cuts long
-		// requests. Come back soon, and not all agents in the same moment.
-		return jitter(time.Second, 0.5)
-	}
-	return jitter(l.o.Interval, 0.1)
-}
-
-// afterError decides what an error means for the loop.
-func (l *Loop) afterError(answer Answer, err error) (time.Duration, error) {
-	if errors.Is(err, ErrRefused) {
-		l.o.Metrics.polls.WithLabelValues("refused").Inc()
-		return 0, err
-	}
-	wait := l.backoff.NextBackOff()
-	if answer.RetryAfter > 0 && !l.o.IgnoreRetryAfter {
-		wait = jitterUp(min(max(answer.RetryAfter, minRetryAfter), maxRetryAfter))
-	}
-	l.o.Metrics.polls.WithLabelValues("error").Inc()
-	l.o.Log.Warn("poll did not succeed", zap.Error(err), zap.Duration("retry_in", wait))
-	return wait, nil
+	return l.pace.afterNone(answer, wait, time.Since(asked)), nil
 }
 
 // hand runs work in the slot that the caller holds.
@@ -204,24 +166,4 @@ func (l *Loop) occupy(job func(), which zap.Field) {
 		}()
 		job()
 	})
-}
-
-// jitter returns d, more or less by up to the given share of it.
-func jitter(d time.Duration, share float64) time.Duration {
-	return time.Duration(float64(d) * (1 - share + 2*share*rand.Float64())) //nolint:gosec // spreads load, guards nothing
-}
-
-// jitterUp returns d or up to a tenth more: never earlier than was asked for.
-func jitterUp(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (1 + 0.1*rand.Float64())) //nolint:gosec // spreads load, guards nothing
-}
-
-// sleep waits for d or for the end of ctx.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

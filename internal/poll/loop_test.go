@@ -236,12 +236,12 @@ func TestAnUnhealthyPlaceIsNotPolledFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, j := newService("a"), &jobs{}
 		began := time.Now()
-		o := poll.Options{Source: s, Handler: j, Slots: 1, Check: func(context.Context) error {
+		o := poll.Options{Source: s, Handler: j, Slots: 1, Checks: []poll.Check{{Reason: "target", Check: func(context.Context) error {
 			if time.Since(began) < time.Hour {
 				return errors.New("no engine")
 			}
 			return nil
-		}}
+		}}}}
 		drain, _, wait := start(t, o)
 		time.Sleep(time.Hour - time.Second)
 		if got := len(s.made()); got != 0 {
@@ -361,20 +361,6 @@ func TestARefusedTokenStopsTheLoopAndNotTheJobs(t *testing.T) {
 		}
 		if got := len(s.made()); got != 2 {
 			t.Errorf("%d polls, want none after the refusal", got)
-		}
-	})
-}
-
-func TestOnceRunsOnePieceOfWork(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s, j := newService("a", "b"), &jobs{takes: time.Minute}
-		_, _, wait := start(t, poll.Options{Source: s, Handler: j, Slots: 5, Once: true})
-		if err := wait(); err != nil {
-			t.Errorf("Run() = %v", err)
-		}
-		if started, _, finished, _ := j.counts(); started != 1 || finished != 1 {
-			t.Errorf("%d started, %d finished, want one", started, finished)
 		}
 	})
 }

@@ -10,6 +10,7 @@ type Metrics struct {
 	lastSuccess prometheus.Gauge
 	panics      prometheus.Counter
 	polls       *prometheus.CounterVec
+	blocked     *prometheus.GaugeVec
 }
 
 // NewMetrics makes the metrics and registers them with reg, which may be nil.
@@ -33,14 +34,21 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "longshore_agent_polls_total",
-			Help: "Polls by outcome: work, none, error, refused; unhealthy counts those not made because jobs could not be started.",
+			Help: "Polls by outcome: work, none, error, refused; unhealthy counts those not made because a check did not hold.",
 		}, []string{"outcome"}),
+		blocked: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "longshore_agent_poll_blocked",
+			Help: "1 for each reason for which the agent does not poll at the moment.",
+		}, []string{"reason"}),
 	}
 	for _, outcome := range []string{"work", "none", "error", "refused", "unhealthy"} {
 		m.polls.WithLabelValues(outcome)
 	}
+	for _, reason := range []string{ReasonSlots, ReasonDraining} {
+		m.blocked.WithLabelValues(reason)
+	}
 	if reg != nil {
-		reg.MustRegister(m.slots, m.busy, m.lastSuccess, m.panics, m.polls)
+		reg.MustRegister(m.slots, m.busy, m.lastSuccess, m.panics, m.polls, m.blocked)
 	}
 	return m
 }

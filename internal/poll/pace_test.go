@@ -95,3 +95,61 @@ func TestAHerdSpreads(t *testing.T) {
 		}
 	})
 }
+
+// TestAgentsReturnSpread: a service that was away, and ended the polls of all its
+// agents in one moment, finds them spread over the interval.
+func TestAgentsReturnSpread(t *testing.T) {
+	t.Parallel()
+	const agents, steady = 300, 300 / 60 // polls a second, each being held for a minute
+	unreachable := func(s *service) { s.err = errors.New("connection reset") }
+	for name, tc := range map[string]struct {
+		vanish func(*service)
+		away   time.Duration
+	}{
+		"from a restart":                     {unreachable, 500 * time.Millisecond},
+		"from half a minute without it":      {unreachable, 30 * time.Second},
+		"from ten minutes without it":        {unreachable, 10 * time.Minute},
+		"when it lets go of them and goes":   {func(s *service) { s.ignores, s.answer.WaitApplied = true, true }, 300 * time.Millisecond},
+		"when a proxy asks for five seconds": {func(s *service) { s.err, s.answer.RetryAfter = errors.New("503"), 5*time.Second }, 10 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newService()
+				var drains []func()
+				var waits []func() error
+				for range agents {
+					drain, _, wait := start(t, poll.Options{Source: s, Handler: &jobs{}, Slots: 1})
+					drains, waits = append(drains, drain), append(waits, wait)
+				}
+				time.Sleep(5*time.Minute + 30*time.Second) // all are held
+				s.mu.Lock()
+				tc.vanish(s)
+				s.mu.Unlock()
+				s.put() // ends what is held
+				time.Sleep(tc.away)
+				s.mu.Lock()
+				s.err, s.ignores, s.answer = nil, false, poll.Answer{}
+				before := len(s.polls)
+				s.mu.Unlock()
+
+				time.Sleep(10 * time.Second)
+				if got := len(s.made()) - before; got > 3*10*steady {
+					t.Errorf("%d polls in the first ten seconds, want at most three times the %d of quiet times", got, 10*steady)
+				}
+				time.Sleep(2 * time.Minute)
+				s.mu.Lock()
+				if s.open != agents {
+					t.Errorf("%d agents are back two minutes later, want all %d", s.open, agents)
+				}
+				s.mu.Unlock()
+				for i := range drains {
+					drains[i]()
+				}
+				for i := range waits {
+					_ = waits[i]()
+				}
+			})
+		})
+	}
+}

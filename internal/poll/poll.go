@@ -54,11 +54,15 @@ type Options struct {
 	Source  Source
 	Handler Handler
 	Slots   int
-	// Check reports whether a job could be started now. The loop polls only
-	// while it is nil: there is no way to give a claim back.
-	Check func(context.Context) error
-	// CheckInterval is the time between two checks of an unhealthy place.
+	// Checks are made, all of them, before every poll. The loop polls only while
+	// they hold.
+	Checks []Check
+	// CheckInterval is the time between two rounds of checks that do not hold.
 	CheckInterval time.Duration // default 10s
+	// Blocked, when set, is told each reason for not polling, a Check's or one of
+	// the Reason constants, as long as it is one, and once with nil when it no
+	// longer is. It may be called by several goroutines, one after the other.
+	Blocked func(reason string, why error)
 	// Wait is how long the service is asked to hold a poll open. Negative asks
 	// for no waiting at all.
 	Wait time.Duration // default 60s
@@ -67,12 +71,17 @@ type Options struct {
 	Interval time.Duration // default 1m
 	// IgnoreRetryAfter makes Interval win over what the service asks for.
 	IgnoreRetryAfter bool
-	// ErrorWait and ErrorMaxWait bound the waiting after errors, which doubles
-	// from the one to the other and is jittered by half either way.
+	// ErrorWait and ErrorMaxWait bound the waiting after errors. Until the service
+	// has answered once, it doubles from the one to the other and is jittered by
+	// half either way; from then on it is anything from nothing to Interval, after
+	// several errors to ErrorMaxWait.
 	ErrorWait    time.Duration // default 1s
 	ErrorMaxWait time.Duration // default 2m
-	// Once ends the loop after one piece of work.
-	Once bool
+	// MaxJobs ends the loop after so many claims. 0: never.
+	MaxJobs int
+	// IdleTimeout ends the loop when nothing was in hand for so long. 0: never.
+	// The poll that is held at that moment is not cut, it is asked to end then.
+	IdleTimeout time.Duration
 
 	Log     *zap.Logger
 	Metrics *Metrics
@@ -95,8 +104,8 @@ func (o Options) withDefaults() Options {
 	if o.Wait < 0 {
 		o.Wait = 0
 	}
-	if o.Check == nil {
-		o.Check = func(context.Context) error { return nil }
+	if o.Blocked == nil {
+		o.Blocked = func(string, error) {}
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()

@@ -22,6 +22,13 @@ func (s *slots) take() {
 	s.left--
 }
 
+// full reports whether none is left.
+func (s *slots) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left <= 0
+}
+
 // free gives a slot back.
 func (s *slots) free() {
 	s.mu.Lock()

@@ -21,12 +21,13 @@ type Health struct {
 	mu       sync.Mutex
 	last     time.Time
 	blockers map[string]string // what is wrong, by part
+	notes    map[string]string // what else there is to say, by part
 }
 
 // NewHealth returns a Health that counts this moment as activity. A threshold
 // of 0 means that age alone never makes it unhealthy.
 func NewHealth(threshold time.Duration) *Health {
-	return &Health{threshold: threshold, last: time.Now(), blockers: map[string]string{}}
+	return &Health{threshold: threshold, last: time.Now(), blockers: map[string]string{}, notes: map[string]string{}}
 }
 
 // Active notes a sign of activity, such as an answer of the service.
@@ -66,9 +67,32 @@ func (h *Health) Healthy() error {
 func (h *Health) Reasons() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	reasons := []string{}
-	for _, part := range slices.Sorted(maps.Keys(h.blockers)) {
-		reasons = append(reasons, part+": "+h.blockers[part])
+	return list(h.blockers)
+}
+
+// Note says something about a part that explains what the program does and is no
+// reason against its readiness; nil takes it back.
+func (h *Health) Note(part string, what error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if what == nil {
+		delete(h.notes, part)
+		return
 	}
-	return reasons
+	h.notes[part] = what.Error()
+}
+
+// Notes returns, sorted, what was noted.
+func (h *Health) Notes() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return list(h.notes)
+}
+
+func list(parts map[string]string) []string {
+	texts := []string{}
+	for _, part := range slices.Sorted(maps.Keys(parts)) {
+		texts = append(texts, part+": "+parts[part])
+	}
+	return texts
 }

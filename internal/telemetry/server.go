@@ -61,7 +61,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 // Handler answers GET on
 //
 //	/healthz  200 or 503, {"status","currentTime","lastActivity"}: restart me when 503
-//	/readyz   200 or 503, {"status","reasons"}: send me no work when 503
+//	/readyz   200 or 503, {"status","reasons"}: send me no work when 503; notes are among the reasons
 //	/metrics  the registry, in the text format of Prometheus
 func Handler(health *Health, gatherer prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
@@ -84,7 +84,7 @@ func Handler(health *Health, gatherer prometheus.Gatherer) http.Handler {
 		answer(w, code, struct {
 			Status  string   `json:"status"`
 			Reasons []string `json:"reasons"`
-		}{status, reasons})
+		}{status, append(reasons, health.Notes()...)})
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
 	return mux

@@ -77,6 +77,15 @@ func TestReadinessSaysWhatIsMissing(t *testing.T) {
 	if code, _ := get(t, h, "/readyz"); code != 200 {
 		t.Errorf("mended: %d, want 200", code)
 	}
+	health.Note("slots", errors.New("all are in use"))
+	code, body = get(t, h, "/readyz")
+	if reasons := body["reasons"].([]any); code != 200 || len(reasons) != 1 || reasons[0] != "slots: all are in use" {
+		t.Errorf("noted: %d %v, want 200 and the note", code, body)
+	}
+	health.Note("slots", nil)
+	if _, body := get(t, h, "/readyz"); len(body["reasons"].([]any)) != 0 {
+		t.Errorf("the note is still there: %v", body)
+	}
 }
 
 func TestServe(t *testing.T) {
