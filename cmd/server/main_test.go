@@ -73,7 +73,7 @@ func TestExitCodes(t *testing.T) {
 		"an unknown flag":    {[]string{"serve", "--walk"}, nil, 2, "", []string{"unknown flag: --walk"}},
 		"an argument":        {[]string{"serve", "walk"}, nil, 2, "", []string{`unknown command "walk"`}},
 		"every mistake at once, with where it was made": {
-			[]string{"dev", "--listen=8480", "--heartbeat-timeout=soon", "--data-dir=", "--concurrency=0", "--log-level=loud"},
+			[]string{"dev", "--listen=8480", "--heartbeat-timeout=soon", "--claim-timeout=-1s", "--data-dir=", "--concurrency=0", "--log-level=loud"},
 			[]string{"LONGSHORE_SERVER_PUBLIC_URL=example.com", "LONGSHORE_SERVER_DEPLOY_TARGET=ecs", "LONGSHORE_SERVER_ORGANIZATION=a/b", "LONGSHORE_SERVER_LISTEN=also wrong, and not looked at"},
 			2, "",
 			[]string{
@@ -82,6 +82,7 @@ func TestExitCodes(t *testing.T) {
 				"--data-dir: missing",
 				`LONGSHORE_SERVER_ORGANIZATION: "a/b" is no name`,
 				`--heartbeat-timeout: "soon": want a duration`,
+				`--claim-timeout: "-1s": want a duration`,
 				"--log-level: ",
 				`LONGSHORE_SERVER_DEPLOY_TARGET: "ecs" is no target`,
 				`--concurrency: "0": want a number`,

@@ -28,7 +28,7 @@ const targetAuto = "auto"
 type options struct {
 	listen, dataDir, publicURL, organization, tokenFile string
 	executorDir, backendURL, defaultImage               string
-	heartbeatTimeout, stopTimeout                       string
+	heartbeatTimeout, claimTimeout, stopTimeout         string
 	logLevel, logFormat                                 string
 
 	deployTarget, concurrency, dockerNetwork, pullPolicy string // of dev
@@ -37,8 +37,8 @@ type options struct {
 // settings are the options, understood and checked.
 type settings struct {
 	options
-	heartbeat, stopFor time.Duration
-	slots              int
+	heartbeat, claim, stopFor time.Duration
+	slots                     int
 }
 
 func (o *options) addServerFlags(fs *pflag.FlagSet, dataDir, logFormat string) {
@@ -49,6 +49,7 @@ func (o *options) addServerFlags(fs *pflag.FlagSet, dataDir, logFormat string) {
 	fs.StringVar(&o.organization, "organization", "default", "`NAME` of the one organization")
 	fs.StringVar(&o.tokenFile, "token-file", "", "`FILE` to write the first user's token to, for its owner alone to read")
 	fs.StringVar(&o.heartbeatTimeout, "heartbeat-timeout", "10m", "`DURATION` of silence after which a job counts as lost")
+	fs.StringVar(&o.claimTimeout, "claim-timeout", "30s", "`DURATION` after which a claim that no runner took up is taken back")
 	fs.StringVar(&o.executorDir, "executor-dir", "", "`DIRECTORY` with longshore-executor-linux-amd64 and -arm64 for jobs to download (default beside this program)")
 	fs.StringVar(&o.backendURL, "backend-url", "", "`URL` of the Pulumi backend that jobs keep state in, such as s3://bucket (default the public URL)")
 	fs.StringVar(&o.defaultImage, "default-image", control.DefaultImage, "`IMAGE` of jobs that name none")
@@ -104,6 +105,7 @@ func (o *options) settings(fs *pflag.FlagSet, environ []string) (settings, error
 		wrong("organization", "%q is no name: use 1 to 100 letters, digits, dots, hyphens and underscores", o.organization)
 	}
 	s.heartbeat = duration(o.heartbeatTimeout, "heartbeat-timeout", wrong)
+	s.claim = duration(o.claimTimeout, "claim-timeout", wrong)
 	s.stopFor = duration(o.stopTimeout, "stop-timeout", wrong)
 	if _, err := telemetry.NewLogger(io.Discard, telemetry.FormatJSON, o.logLevel); err != nil {
 		wrong("log-level", "%v", err)

@@ -64,7 +64,7 @@ func open(ctx context.Context, s settings, stdout, stderr io.Writer) (_ *plane, 
 	p.control = control.New(control.Options{
 		Store: p.db, Sealer: sealer, Log: log, Registerer: p.registry,
 		PublicURL: p.publicURL, Organization: s.organization, BackendURL: s.backendURL,
-		DefaultImage: s.defaultImage, HeartbeatTimeout: s.heartbeat,
+		DefaultImage: s.defaultImage, HeartbeatTimeout: s.heartbeat, ClaimTimeout: s.claim,
 	})
 	if err := p.firstStart(ctx, stdout); err != nil {
 		return nil, err

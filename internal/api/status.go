@@ -13,14 +13,16 @@ const (
 	StatusRunning    Status = "running"     // a step has started
 	StatusFailed     Status = "failed"      // a step failed, it was cancelled, or its runner was lost
 	StatusSucceeded  Status = "succeeded"   // every step succeeded
-	StatusSkipped    Status = "skipped"     // ended before an agent claimed it
+	StatusSkipped    Status = "skipped"     // ended before an agent took it up
 )
 
 // nextStatus lists the moves a deployment may make. What is not here cannot
-// happen. No move leads back to not-started: deployments are at-most-once.
+// happen. The one move back to not-started is that of a claim of which nobody
+// was heard: its runner never had the recipe, so nothing can have run. From
+// running no move leads back: deployments are at-most-once.
 var nextStatus = map[Status][]Status{
 	StatusNotStarted: {StatusAccepted, StatusSkipped, StatusFailed},
-	StatusAccepted:   {StatusRunning, StatusFailed},
+	StatusAccepted:   {StatusRunning, StatusFailed, StatusNotStarted, StatusSkipped},
 	StatusRunning:    {StatusSucceeded, StatusFailed},
 }
 

@@ -9,9 +9,12 @@
 // A deployment is created not-started and waits in the queue of its pool. One
 // deployment of a stack is active at a time; the others follow in the order of
 // their versions. A claim gives it a job, a job token and the steps of its
-// compiled definition, all in one transaction; it is never handed out twice.
-// The steps that its runner reports decide the rest. A job that is silent for
-// longer than the heartbeat timeout is failed by Run.
+// compiled definition, all in one transaction. The first call of its runner
+// confirms the claim, and from then on the deployment is never handed out again;
+// a claim that is not confirmed within the claim timeout is dissolved by Run, and
+// the deployment waits again in its old place. The steps that the runner reports
+// decide the rest. A job that is silent for longer than the heartbeat timeout is
+// failed by Run.
 //
 // # The default pool
 //

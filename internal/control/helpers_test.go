@@ -24,8 +24,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // clock is a time that only tests move. Each reading is a microsecond later
 // than the one before, so that rows have an order.
 type clock struct {
-	mu  sync.Mutex
-	now time.Time
+	mu      sync.Mutex
+	now     time.Time
+	elapsed time.Duration
 }
 
 func newClock() *clock { return &clock{now: time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)} }
@@ -41,6 +42,21 @@ func (c *clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
+	c.elapsed += d
+}
+
+// Set moves the time as if somebody had set the clock: no time goes by.
+func (c *clock) Set(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(by)
+}
+
+// Elapsed is the clock that nobody can set.
+func (c *clock) Elapsed() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.elapsed
 }
 
 // plane is a control plane over a real database.
@@ -64,8 +80,8 @@ var (
 func newPlane(t testing.TB) *plane {
 	t.Helper()
 	c := newClock()
-	p := newPlaneAt(t, t.TempDir(), c.Now)
-	p.clock = c
+	p := &plane{dir: t.TempDir(), key: newKey(), clock: c}
+	p.begin(t, c.Now)
 	t.Cleanup(func() { p.db.Close() })
 	return p
 }
@@ -73,13 +89,22 @@ func newPlane(t testing.TB) *plane {
 // newPlaneAt leaves closing the database to the caller, who may be in a bubble.
 func newPlaneAt(t testing.TB, dir string, now func() time.Time) *plane {
 	t.Helper()
+	p := &plane{dir: dir, key: newKey()}
+	p.begin(t, now)
+	return p
+}
+
+func newKey() []byte {
 	key := make([]byte, control.SealKeyBytes)
 	rand.Read(key)
-	p := &plane{dir: dir, key: key}
+	return key
+}
+
+func (p *plane) begin(t testing.TB, now func() time.Time) {
+	t.Helper()
 	p.openAt(t, now)
 	p.token = try(p.Bootstrap(t.Context()))(t)
 	p.admin = try(p.Authenticate(t.Context(), p.token))(t).User
-	return p
 }
 
 // openAt opens the database and makes a service over it.
@@ -87,9 +112,13 @@ func (p *plane) openAt(t testing.TB, now func() time.Time) {
 	t.Helper()
 	p.db = try(store.Open(context.Background(), filepath.Join(p.dir, "longshore.db"), now))(t)
 	p.reg = prometheus.NewRegistry()
+	var elapsed func() time.Duration
+	if p.clock != nil {
+		elapsed = p.clock.Elapsed
+	}
 	p.Service = control.New(control.Options{
 		Store: p.db, Sealer: try(control.NewSealer(p.key))(t), Log: zaptest.NewLogger(t), Registerer: p.reg,
-		Now: now, PublicURL: "http://longshore.example:8480/", Organization: org,
+		Now: now, Elapsed: elapsed, PublicURL: "http://longshore.example:8480/", Organization: org,
 	})
 }
 

@@ -25,7 +25,8 @@ func (s *Service) theJob(tx Tx, p Principal, jobID string) (Job, Deployment, err
 
 // JobDefinition returns the recipe of a job to its runner. token is the job
 // token that the runner presented; it becomes part of the recipe and is not
-// kept. After the end of the job it is a 410.
+// kept. After the end of the job it is a 410. The claim is confirmed before the
+// recipe is given: who has it may run it.
 func (s *Service) JobDefinition(ctx context.Context, p Principal, jobID, token string) (api.JobDefinition, error) {
 	var none api.JobDefinition
 	if err := p.needJob(jobID); err != nil {
@@ -45,6 +46,11 @@ func (s *Service) JobDefinition(ctx context.Context, p Principal, jobID, token s
 	if !j.Ended.IsZero() {
 		return none, endedError()
 	}
+	if j.Confirmed.IsZero() {
+		if err := s.Heartbeat(ctx, p, jobID); err != nil {
+			return none, err
+		}
+	}
 	req, err := decodeRequest(d)
 	if err != nil {
 		return none, err
@@ -60,7 +66,8 @@ func (s *Service) JobDefinition(ctx context.Context, p Principal, jobID, token s
 	return Compile(in), nil
 }
 
-// Heartbeat notes that a job lives. After its end it is a 410.
+// Heartbeat notes that a job lives, which confirms its claim. After its end it
+// is a 410.
 func (s *Service) Heartbeat(ctx context.Context, p Principal, jobID string) error {
 	if err := p.needJob(jobID); err != nil {
 		return err
@@ -166,6 +173,9 @@ func (r *report) set(step int, status api.StepStatus) error {
 func (r *report) conclude(status api.StepStatus) error {
 	now := r.tx.Now()
 	r.job.Modified, r.job.LastBeat = now, now
+	if r.job.Confirmed.IsZero() {
+		r.job.Confirmed = now
+	}
 	if r.job.Started.IsZero() {
 		r.job.Started = now
 	}

@@ -212,6 +212,7 @@ func TestAServerThatWasDownBlamesNoJob(t *testing.T) {
 		pool := p.pool(t, "one")
 		id := p.create(t, stack, simple)
 		_, job := p.claim(t, pool)
+		must(t, p.Heartbeat(t.Context(), job, job.JobID))
 		time.Sleep(3 * time.Hour) // nobody runs
 		must(t, p.db.Close())
 		p.openAt(t, time.Now)

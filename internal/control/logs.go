@@ -63,7 +63,7 @@ func (s *Service) AppendLog(ctx context.Context, p Principal, jobID string, step
 		if err := tx.AppendLog(jobID, step, chunk); err != nil {
 			return err
 		}
-		if c.Ended || tx.Now().Sub(c.LastBeat) < beatEvery {
+		if c.Ended || c.Confirmed && tx.Now().Sub(c.LastBeat).Abs() < beatEvery {
 			return nil
 		}
 		return tx.Beat(jobID)

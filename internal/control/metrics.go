@@ -13,6 +13,7 @@ import (
 type metrics struct {
 	claims    prometheus.Counter
 	claimWait prometheus.Histogram
+	dropped   prometheus.Counter
 	ended     *prometheus.CounterVec
 	silent    prometheus.Counter
 	logBytes  prometheus.Counter
@@ -29,6 +30,10 @@ func newMetrics(reg prometheus.Registerer, queueDepth func() float64) *metrics {
 			Namespace: namespace, Subsystem: subsystem, Name: "claim_wait_seconds",
 			Help:    "Time from the creation of a deployment to its claim.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 5, 15, 60, 300, 1800},
+		}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "claims_unconfirmed_total",
+			Help: "Claims that were dissolved because nothing was heard of their runner. Their deployments wait again.",
 		}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "deployments_ended_total",
@@ -51,7 +56,7 @@ func newMetrics(reg prometheus.Registerer, queueDepth func() float64) *metrics {
 			Namespace: namespace, Subsystem: subsystem, Name: "queue_depth",
 			Help: "Deployments that wait for an agent or for another deployment of their stack. -1 when the database does not answer.",
 		}, queueDepth)
-		reg.MustRegister(m.claims, m.claimWait, m.ended, m.silent, m.logBytes, depth)
+		reg.MustRegister(m.claims, m.claimWait, m.dropped, m.ended, m.silent, m.logBytes, depth)
 	}
 	return m
 }

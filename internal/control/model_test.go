@@ -12,18 +12,21 @@ import (
 )
 
 // model is the state machine in its smallest form: deployments of a few stacks
-// in order, each with its status, its cancel mark and its steps.
+// in order, each with its status, its cancel mark, its job and its steps.
 type model struct {
-	order   []*modelDeployment // oldest first
-	touched *modelDeployment   // by the last action
+	order   []*modelDeployment  // oldest first
+	touched *modelDeployment    // by the last action
+	dead    []control.Principal // of claims that were dissolved
 }
 
 type modelDeployment struct {
 	id, stack string
 	status    api.Status
 	cancelled bool
+	confirmed bool // its runner was heard of
 	steps     []api.StepStatus
 	job       control.Principal
+	token     string
 }
 
 // claimable returns what the next claim must hand out, nil for nothing.
@@ -67,7 +70,7 @@ func (d *modelDeployment) report(step int, to api.StepStatus) bool {
 		return false
 	}
 	d.steps[step] = to
-	d.status = api.StatusRunning
+	d.status, d.confirmed = api.StatusRunning, true
 	if to == api.StepFailed {
 		d.status = api.StatusFailed
 	} else if d.done() {
@@ -112,6 +115,9 @@ func TestModel(t *testing.T) {
 			if err != nil || got.Status != d.status {
 				rt.Fatalf("deployment %s is %s, %v, want %s", d.id, got.Status, err, d.status)
 			}
+			if d.steps == nil && got.Jobs != nil {
+				rt.Fatalf("deployment %s has jobs %v, want none", d.id, got.Jobs)
+			}
 			for i, s := range d.steps {
 				if got.Jobs[0].Steps[i].Status != s {
 					rt.Fatalf("step %d of %s is %s, want %s", i, d.id, got.Jobs[0].Steps[i].Status, s)
@@ -138,9 +144,51 @@ func TestModel(t *testing.T) {
 					rt.Fatalf("Poll() = %v, %v, want %v", work, err, want)
 				}
 				if m.touched = want; want != nil {
-					want.status, want.job = api.StatusAccepted, try(p.Authenticate(t.Context(), work.JobToken))(t)
+					want.status, want.confirmed, want.token = api.StatusAccepted, false, work.JobToken
+					want.job = try(p.Authenticate(t.Context(), work.JobToken))(t)
 					want.steps = []api.StepStatus{api.StepNotStarted, api.StepNotStarted, api.StepNotStarted, api.StepNotStarted}
 				}
+			},
+			"define": func(rt *rapid.T) {
+				d := pick(rt)
+				if d.status != api.StatusAccepted && d.status != api.StatusRunning {
+					rt.Skip("it has no job that lives")
+				}
+				def, err := p.JobDefinition(t.Context(), d.job, d.job.JobID, d.token)
+				if err != nil || len(def.Steps) != len(d.steps) {
+					rt.Fatalf("JobDefinition(%s) = %d steps, %v", d.job.JobID, len(def.Steps), err)
+				}
+				d.confirmed = true
+			},
+			"lapse": func(rt *rapid.T) { // those whose runner was heard of go on
+				for _, d := range m.order {
+					if d.confirmed && !d.status.Terminal() {
+						must(t, p.Heartbeat(t.Context(), d.job, d.job.JobID))
+					}
+				}
+				p.clock.Advance(control.DefaultClaimTimeout + time.Second)
+				must(t, p.Look(t.Context()))
+				for _, d := range m.order {
+					if d.status != api.StatusAccepted || d.confirmed {
+						continue
+					}
+					m.dead = append(m.dead, d.job)
+					d.status, d.steps, m.touched = api.StatusNotStarted, nil, d
+					if d.cancelled {
+						d.status = api.StatusSkipped
+					}
+				}
+			},
+			"dead": func(rt *rapid.T) { // nothing that a dead token does has an effect
+				if len(m.dead) == 0 {
+					rt.Skip("no claim was dissolved yet")
+				}
+				job := rapid.SampledFrom(m.dead).Draw(rt, "job")
+				_, err := p.JobDefinition(t.Context(), job, job.JobID, "x")
+				wantCode(t, err, 410)
+				wantCode(t, p.Heartbeat(t.Context(), job, job.JobID), 410)
+				wantCode(t, p.ReportStep(t.Context(), job, job.JobID, 0, api.StepRunning), 410)
+				wantCode(t, p.AppendLog(t.Context(), job, job.JobID, 0, lines(0, 1)), 410)
 			},
 			"report": func(rt *rapid.T) {
 				d := pick(rt)

@@ -18,6 +18,8 @@ import (
 const (
 	// DefaultHeartbeatTimeout is how long a job may be silent.
 	DefaultHeartbeatTimeout = 10 * time.Minute
+	// DefaultClaimTimeout is how long after a claim its runner must be heard of.
+	DefaultClaimTimeout = 30 * time.Second
 	// DefaultJobTimeout is how long a job may take. Two hours leave room for
 	// slow resources (database clusters, managed Kubernetes) and still free the
 	// stack the same day when a program hangs.
@@ -87,6 +89,9 @@ type Options struct {
 	Log        *zap.Logger           // default: none
 	Registerer prometheus.Registerer // default: metrics are kept but not registered
 	Now        func() time.Time      // default: time.Now
+	// Elapsed is a clock that nobody can set, for what is measured within the
+	// life of the process. Default: the monotonic clock.
+	Elapsed func() time.Duration
 	// PublicURL is the base URL at which users, agents and jobs reach the
 	// service, without /api.
 	PublicURL    string
@@ -96,6 +101,7 @@ type Options struct {
 	BackendURL       string
 	DefaultImage     string        // of jobs that name none; default DefaultImage
 	HeartbeatTimeout time.Duration // default DefaultHeartbeatTimeout
+	ClaimTimeout     time.Duration // default DefaultClaimTimeout
 }
 
 // Sealer encrypts secrets at rest.
@@ -110,17 +116,18 @@ type Sealer interface {
 // Service is the control plane. Its methods may be called concurrently. Errors
 // of type *api.Error are for the caller to see; every other error is internal.
 type Service struct {
-	store            Store
-	sealer           Sealer
-	log              *zap.Logger
-	now              func() time.Time
-	publicURL        string
-	organization     string
-	backendURL       string
-	defaultImage     string
-	heartbeatTimeout time.Duration
+	store        Store
+	sealer       Sealer
+	log          *zap.Logger
+	now          func() time.Time
+	elapsed      func() time.Duration
+	publicURL    string
+	organization string
+	backendURL   string
+	defaultImage string
 
-	started  time.Time // since when silence counts
+	beats    lease // of jobs that are confirmed
+	claims   lease // of claims that are not
 	codec    *logchunk.Codec
 	metrics  *metrics
 	waiting  waiting  // polls that wait for work
@@ -131,16 +138,16 @@ type Service struct {
 // New returns the control plane over o.
 func New(o Options) *Service {
 	s := &Service{
-		store:            o.Store,
-		sealer:           o.Sealer,
-		log:              o.Log,
-		now:              o.Now,
-		publicURL:        strings.TrimRight(o.PublicURL, "/"),
-		organization:     or(o.Organization, "default"),
-		backendURL:       o.BackendURL,
-		defaultImage:     or(o.DefaultImage, DefaultImage),
-		heartbeatTimeout: o.HeartbeatTimeout,
-		codec:            logchunk.New(),
+		store:        o.Store,
+		sealer:       o.Sealer,
+		log:          o.Log,
+		now:          o.Now,
+		elapsed:      o.Elapsed,
+		publicURL:    strings.TrimRight(o.PublicURL, "/"),
+		organization: or(o.Organization, "default"),
+		backendURL:   o.BackendURL,
+		defaultImage: or(o.DefaultImage, DefaultImage),
+		codec:        logchunk.New(),
 	}
 	if s.log == nil {
 		s.log = zap.NewNop()
@@ -148,26 +155,40 @@ func New(o Options) *Service {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if s.heartbeatTimeout <= 0 {
-		s.heartbeatTimeout = DefaultHeartbeatTimeout
+	if s.elapsed == nil {
+		start := time.Now()
+		s.elapsed = func() time.Duration { return time.Since(start) }
 	}
-	s.started = s.now()
+	if o.HeartbeatTimeout <= 0 {
+		o.HeartbeatTimeout = DefaultHeartbeatTimeout
+	}
+	if o.ClaimTimeout <= 0 {
+		o.ClaimTimeout = DefaultClaimTimeout
+	}
+	s.beats = newLease(o.HeartbeatTimeout, s.now(), s.elapsed())
+	s.claims = newLease(o.ClaimTimeout, s.now(), s.elapsed())
 	s.metrics = newMetrics(o.Registerer, s.queueDepth)
 	return s
 }
 
-// Run does the work that no request asks for: it fails the jobs that are silent
-// and forgets agents that are gone. It returns nil when ctx ends.
+// Run does the work that no request asks for: it fails the jobs that are
+// silent, dissolves the claims that nobody took up, and forgets agents that are
+// gone. It returns nil when ctx ends. Call it once.
 func (s *Service) Run(ctx context.Context) error {
-	ticker := time.NewTicker(min(s.heartbeatTimeout/10, 15*time.Second))
-	defer ticker.Stop()
+	beats, claims := time.NewTicker(s.beats.every()), time.NewTicker(s.claims.every())
+	defer beats.Stop()
+	defer claims.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-beats.C:
 			if err := s.reap(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("look for silent jobs", zap.Error(err))
+			}
+		case <-claims.C:
+			if err := s.dissolveClaims(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("look for claims that nobody took up", zap.Error(err))
 			}
 		}
 	}

@@ -175,8 +175,11 @@ type Job struct {
 	Status api.Status // accepted, running, failed, succeeded
 	// Lost is set when the service ended the job because it was silent.
 	Lost bool
-	// Claimed is never zero, the others are until it happens.
-	Claimed, Started, Modified, Ended, LastBeat time.Time
+	// Claimed and LastBeat are never zero, the others are until it happens.
+	// Confirmed is when the runner was heard of for the first time. A job that
+	// is lost without having been confirmed never was one: its claim is
+	// dissolved and its deployment gets another job.
+	Claimed, Confirmed, Started, Modified, Ended, LastBeat time.Time
 
 	Steps []StepState // by index
 }
@@ -191,17 +194,21 @@ type StepState struct {
 
 // Jobs keeps jobs and their steps.
 type Jobs interface {
-	// AddJob adds a job with its steps.
+	// AddJob adds a job with its steps. It fails with ErrConflict while another
+	// job of the deployment has not ended.
 	AddJob(j Job) error
 	Job(id string) (Job, error)
-	// JobOf returns the job of a deployment.
+	// JobOf returns the job of a deployment, which is no dissolved one.
 	JobOf(deploymentID string) (Job, error)
 	// SetJob writes status, lost mark and times of a job, not its steps.
 	SetJob(j Job) error
 	// SetStep writes status and times of one step.
 	SetStep(jobID string, index int, s StepState) error
-	// SilentJobs lists the jobs not ended that gave no sign of life since before.
-	SilentJobs(before time.Time) ([]Job, error)
+	// SilentJobs lists the jobs not ended, those that are confirmed or those
+	// that are not, whose last sign of life is from before or from after the
+	// given times. A sign from the future is one from before the clock was set
+	// back.
+	SilentJobs(confirmed bool, before, after time.Time) ([]Job, error)
 }
 
 // LogChunk is a run of consecutive lines of one step, encoded by package
@@ -214,10 +221,11 @@ type LogChunk struct {
 
 // LogCursor is what an append must know of its job.
 type LogCursor struct {
-	Lines    int64 // of the step so far
-	Ended    bool  // the job has ended
-	Lost     bool  // by the service, because it was silent
-	LastBeat time.Time
+	Lines     int64 // of the step so far
+	Confirmed bool  // the runner was heard of before
+	Ended     bool  // the job has ended
+	Lost      bool  // by the service, because it was silent
+	LastBeat  time.Time
 }
 
 // Logs keeps the logs of steps.
@@ -230,7 +238,8 @@ type Logs interface {
 	// LogChunks calls f with the chunks that hold line from and those after it,
 	// in order, until f returns false.
 	LogChunks(jobID string, step int, from int64, f func(LogChunk) bool) error
-	// Beat notes a sign of life of a job, at the time of the transaction.
+	// Beat notes a sign of life of a job, at the time of the transaction. The
+	// first one confirms its claim.
 	Beat(jobID string) error
 }
 

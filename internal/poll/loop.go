@@ -22,13 +22,14 @@ import (
 // whatever its number of slots.
 //
 // What a drain does to a poll that is being held: nothing. The service claims
-// inside the request, so a request that is cut may be a claim that is lost, and
-// deployments are never handed out twice. The loop starts no new poll, waits
-// for the answer of the one that is under way (at most Options.Wait, plus
-// whatever the Source allows a request to take), and runs the work if it brings
-// some. Canceling the context cuts it at once, and with it goes, in the worst
-// case, the one claim that was crossing the wire at that moment: its deployment
-// fails as silent, it is never run twice.
+// inside the request, so a request that is cut may be a claim that is lost. The
+// loop starts no new poll, waits for the answer of the one that is under way (at
+// most Options.Wait, plus whatever the Source allows a request to take), and runs
+// the work if it brings some. Canceling the context cuts it at once, and with it
+// goes, in the worst case, the one claim that was crossing the wire at that
+// moment. Longshore's server takes back a claim of which it hears nothing, and
+// hands the deployment out anew; elsewhere it fails as silent. It is never run
+// twice.
 type Loop struct {
 	o       Options
 	pace    *pace

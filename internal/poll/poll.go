@@ -22,7 +22,8 @@ var ErrRefused = errors.New("the service refuses the pool token")
 // Answer is what the service said to one poll.
 type Answer struct {
 	// Work is the claimed piece of work, nil when there is none. A claim is
-	// exclusive and never repeated: whoever receives it must run it.
+	// exclusive and its answer is never repeated: whoever receives it must run
+	// it.
 	Work *api.AgentWorkflowDefinition
 	// RetryAfter is how long the service asks to wait before the next poll, 0
 	// when it did not say. It counts next to an error, too.
@@ -35,8 +36,8 @@ type Answer struct {
 
 // Source asks the service for work. Claim makes exactly one request and never
 // repeats it, because its answer is a claim. Canceling ctx abandons the request;
-// a claim that the service made meanwhile is then lost, and its deployment
-// fails once it has been silent for too long.
+// a claim that the service made meanwhile is then lost. Longshore's server takes
+// it back after a while; elsewhere the deployment fails as silent.
 type Source interface {
 	Claim(ctx context.Context, wait time.Duration) (Answer, error)
 }

@@ -9,22 +9,23 @@ import (
 )
 
 const jobColumns = `id, deployment_id, run_id, pool_id, status, lost,
-	agent_hostname, agent_ip, agent_pid, agent_platform, agent_version, claimed, started, modified, ended, last_beat`
+	agent_hostname, agent_ip, agent_pid, agent_platform, agent_version, claimed, confirmed, started, modified, ended, last_beat`
 
 func readJob(s scan) (j control.Job, err error) {
-	var claimed, started, modified, ended, beat int64
+	var claimed, confirmed, started, modified, ended, beat int64
 	err = s(&j.ID, &j.DeploymentID, &j.RunID, &j.PoolID, &j.Status, &j.Lost,
 		&j.Agent.Hostname, &j.Agent.IP, &j.Agent.Pid, &j.Agent.Platform, &j.Agent.Version,
-		&claimed, &started, &modified, &ended, &beat)
-	j.Claimed, j.Started, j.Modified, j.Ended, j.LastBeat = at(claimed), at(started), at(modified), at(ended), at(beat)
+		&claimed, &confirmed, &started, &modified, &ended, &beat)
+	j.Claimed, j.Confirmed, j.Started = at(claimed), at(confirmed), at(started)
+	j.Modified, j.Ended, j.LastBeat = at(modified), at(ended), at(beat)
 	return j, err
 }
 
 func (t *tx) AddJob(j control.Job) error {
-	err := t.exec(`INSERT INTO jobs (`+jobColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+	err := t.exec(`INSERT INTO jobs (`+jobColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
 		j.ID, j.DeploymentID, j.RunID, j.PoolID, j.Status, j.Lost,
 		j.Agent.Hostname, j.Agent.IP, j.Agent.Pid, j.Agent.Platform, j.Agent.Version,
-		nanos(j.Claimed), nanos(j.Started), nanos(j.Modified), nanos(j.Ended), nanos(j.LastBeat))
+		nanos(j.Claimed), nanos(j.Confirmed), nanos(j.Started), nanos(j.Modified), nanos(j.Ended), nanos(j.LastBeat))
 	if err != nil {
 		return err
 	}
@@ -43,7 +44,7 @@ func (t *tx) Job(id string) (control.Job, error) {
 }
 
 func (t *tx) JobOf(deploymentID string) (control.Job, error) {
-	return t.withSteps(readJob(t.row(`SELECT `+jobColumns+` FROM jobs WHERE deployment_id = $1`, deploymentID)))
+	return t.withSteps(readJob(t.row(`SELECT `+jobColumns+` FROM jobs WHERE deployment_id = $1 AND NOT (lost AND confirmed = 0)`, deploymentID)))
 }
 
 func (t *tx) withSteps(j control.Job, err error) (control.Job, error) {
@@ -60,8 +61,8 @@ func (t *tx) withSteps(j control.Job, err error) (control.Job, error) {
 }
 
 func (t *tx) SetJob(j control.Job) error {
-	return t.must(control.ErrNotFound, `UPDATE jobs SET status = $2, lost = $3, started = $4, modified = $5, ended = $6, last_beat = $7 WHERE id = $1`,
-		j.ID, j.Status, j.Lost, nanos(j.Started), nanos(j.Modified), nanos(j.Ended), nanos(j.LastBeat))
+	return t.must(control.ErrNotFound, `UPDATE jobs SET status = $2, lost = $3, started = $4, modified = $5, ended = $6, last_beat = $7, confirmed = $8 WHERE id = $1`,
+		j.ID, j.Status, j.Lost, nanos(j.Started), nanos(j.Modified), nanos(j.Ended), nanos(j.LastBeat), nanos(j.Confirmed))
 }
 
 func (t *tx) SetStep(jobID string, index int, s control.StepState) error {
@@ -69,8 +70,9 @@ func (t *tx) SetStep(jobID string, index int, s control.StepState) error {
 		jobID, index, s.Status, nanos(s.Started), nanos(s.Modified))
 }
 
-func (t *tx) SilentJobs(before time.Time) ([]control.Job, error) {
-	jobs, err := list(t, readJob, `SELECT `+jobColumns+` FROM jobs WHERE ended = 0 AND last_beat < $1 ORDER BY last_beat`, nanos(before))
+func (t *tx) SilentJobs(confirmed bool, before, after time.Time) ([]control.Job, error) {
+	jobs, err := list(t, readJob, `SELECT `+jobColumns+` FROM jobs WHERE ended = 0 AND (confirmed <> 0) = $1
+		AND (last_beat < $2 OR last_beat > $3) ORDER BY last_beat, id`, confirmed, nanos(before), nanos(after))
 	if err != nil {
 		return nil, err
 	}
@@ -83,14 +85,14 @@ func (t *tx) SilentJobs(before time.Time) ([]control.Job, error) {
 }
 
 func (t *tx) Beat(jobID string) error {
-	return t.must(control.ErrNotFound, `UPDATE jobs SET last_beat = $2 WHERE id = $1`, jobID, t.stamp())
+	return t.must(control.ErrNotFound, `UPDATE jobs SET last_beat = $2, confirmed = CASE confirmed WHEN 0 THEN $2 ELSE confirmed END WHERE id = $1`, jobID, t.stamp())
 }
 
 func (t *tx) LogCursor(jobID string, step int) (control.LogCursor, error) {
 	var c control.LogCursor
 	var beat int64
-	err := t.row(`SELECT s.lines, j.ended <> 0, j.lost, j.last_beat FROM steps s JOIN jobs j ON j.id = s.job_id WHERE s.job_id = $1 AND s.idx = $2`,
-		jobID, step)(&c.Lines, &c.Ended, &c.Lost, &beat)
+	err := t.row(`SELECT s.lines, j.confirmed <> 0, j.ended <> 0, j.lost, j.last_beat FROM steps s JOIN jobs j ON j.id = s.job_id WHERE s.job_id = $1 AND s.idx = $2`,
+		jobID, step)(&c.Lines, &c.Confirmed, &c.Ended, &c.Lost, &beat)
 	c.LastBeat = at(beat)
 	return c, err
 }

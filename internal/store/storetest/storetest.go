@@ -49,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) control.Sto
 		"CancelIsLatched":             testCancel,
 		"JobsAndSteps":                testJobs,
 		"SilentJobs":                  testSilent,
+		"DissolvedJobs":               testDissolved,
 		"Logs":                        testLogs,
 		"Settings":                    testSettings,
 		"WhatIsNotThereIsErrNotFound": testNotFound,

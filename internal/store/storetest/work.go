@@ -139,9 +139,10 @@ func testJobs(t *testing.T, s *suite) {
 	twice := s.store.Update(t.Context(), func(tx control.Tx) error {
 		return tx.AddJob(control.Job{ID: "j2", DeploymentID: "d1", Status: api.StatusAccepted})
 	})
-	s.is("AddJob of a second job", twice, control.ErrConflict)
+	s.is("AddJob of a second job that lives", twice, control.ErrConflict)
 
 	s.advance(time.Second)
+	want.Confirmed = s.clock()
 	want.Status, want.Lost, want.Started, want.Ended = api.StatusFailed, true, s.clock(), s.clock()
 	want.Steps[1].Status, want.Steps[1].Started, want.Steps[1].Modified = api.StepFailed, s.clock(), s.clock()
 	s.update(func(tx control.Tx) error { return errors.Join(tx.SetJob(want), tx.SetStep("j1", 1, want.Steps[1])) })
@@ -164,13 +165,57 @@ func testSilent(_ *testing.T, s *suite) {
 	s.addJob("j2", "d2", "Setup")
 	ended := s.addJob("j3", "d3", "Setup")
 	ended.Ended = s.clock()
+	s.add("d4", ref("d"), "")
+	s.addJob("j4", "d4", "Setup")
 	s.advance(time.Minute)
-	s.update(func(tx control.Tx) error { return errors.Join(tx.Beat("j2"), tx.SetJob(ended)) })
+	first := s.clock()
+	s.update(func(tx control.Tx) error { return errors.Join(tx.Beat("j1"), tx.Beat("j2"), tx.SetJob(ended)) })
+	s.advance(time.Minute)
+	s.update(func(tx control.Tx) error { return tx.Beat("j2") })
+	want := func(confirmed bool, before, after time.Time, ids ...string) {
+		s.t.Helper()
+		s.view(func(tx control.Tx) error {
+			silent, err := tx.SilentJobs(confirmed, before, after)
+			var got []string
+			for _, j := range silent {
+				s.equal("steps of "+j.ID, len(j.Steps), 1)
+				got = append(got, j.ID)
+			}
+			s.equal(fmt.Sprintf("SilentJobs(%v, %v, %v)", confirmed, before, after), got, ids)
+			return err
+		})
+	}
+	now := s.clock()
+	want(true, now, now, "j1")
+	want(false, now, now, "j4")
+	want(true, first, first, "j2") // a beat of the future
+	want(true, first, now)
 	s.view(func(tx control.Tx) error {
-		silent, err := tx.SilentJobs(s.clock())
-		if len(silent) != 1 || silent[0].ID != "j1" || len(silent[0].Steps) != 1 {
-			s.t.Errorf("SilentJobs = %+v, want j1 with its step", silent)
-		}
+		j, err := tx.Job("j2")
+		s.equal("confirmed", j.Confirmed, first) // by the first beat, and once
+		s.equal("last beat", j.LastBeat, now)
+		return err
+	})
+}
+
+// testDissolved ends a job that was not confirmed: it is as if it had never been
+// one of the deployment, which may have another.
+func testDissolved(_ *testing.T, s *suite) {
+	s.add("d1", stack, "")
+	gone := s.addJob("j1", "d1", "Setup")
+	gone.Lost, gone.Status, gone.Ended = true, api.StatusFailed, s.clock()
+	s.update(func(tx control.Tx) error { return tx.SetJob(gone) })
+	s.view(func(tx control.Tx) error {
+		_, err := tx.JobOf("d1")
+		s.is("JobOf of a deployment with a dissolved job", err, control.ErrNotFound)
+		same, err := tx.Job("j1")
+		s.equal("the dissolved job", same, gone)
+		return err
+	})
+	next := s.addJob("j2", "d1", "Setup")
+	s.view(func(tx control.Tx) error {
+		j, err := tx.JobOf("d1")
+		s.equal("JobOf", j, next)
 		return err
 	})
 }
