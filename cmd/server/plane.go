@@ -74,7 +74,7 @@ func open(ctx context.Context, s settings, stdout, stderr io.Writer) (_ *plane, 
 		beside = filepath.Dir(program)
 	}
 	p.server = server.New(server.Options{
-		Service: p.control, Executors: server.NewExecutors(s.executorDir, beside), Ready: p.ready,
+		Service: p.control, Executors: server.NewExecutors(s.executorDir, beside), Ready: p.db.Ready,
 		Log: log, Registerer: p.registry, Gatherer: p.registry,
 	})
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -114,14 +114,6 @@ func (p *plane) close() {
 			p.log.Error("close database", zap.Error(err))
 		}
 	}
-}
-
-// ready asks the database for something small.
-func (p *plane) ready(ctx context.Context) error {
-	return p.db.View(ctx, func(tx control.Tx) error {
-		_, err := tx.HasUsers()
-		return err
-	})
 }
 
 // localURL is where this host reaches the server.

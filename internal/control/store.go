@@ -17,6 +17,20 @@ var (
 	ErrConflict = errors.New("conflict")
 )
 
+// UnavailableError means that the database cannot be used now and may be again
+// later: it is locked, its disk is full, it is gone. Nothing that the
+// transaction did can be seen.
+type UnavailableError struct {
+	Reason string // for everybody to see: no paths, no SQL
+	Err    error
+}
+
+func (e *UnavailableError) Error() string {
+	return "database cannot be used now: " + e.Reason + ": " + e.Err.Error()
+}
+
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
 // Store is where the control plane keeps its state. It may be used
 // concurrently.
 type Store interface {

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -59,6 +60,35 @@ func TestFaultsShowNothing(t *testing.T) {
 				t.Fatalf("log %v, want one entry with the id", entries)
 			}
 		})
+	}
+}
+
+// TestADatabaseThatCannotBeUsed is a 503 that says why, on calls and on /readyz,
+// and one line of the log.
+func TestADatabaseThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zapcore.InfoLevel)
+	unavailable := fmt.Errorf("list pools: %w", &control.UnavailableError{Reason: "its disk is full", Err: errors.New("INSERT INTO sesame: disk I/O error")})
+	web := httptest.NewServer(server.New(server.Options{
+		Service: broken{fail: func() error { return unavailable }}, Log: zap.New(core),
+		Ready: func(context.Context) error { return unavailable },
+	}))
+	defer web.Close()
+	s := &site{url: web.URL}
+	for range 3 {
+		got := s.want(t, 503, "GET", "/api/orgs/default/agent-pools", "lsu-x", "")
+		if message := got.message(t); !strings.Contains(message, "its disk is full; try again") || strings.Contains(message, "sesame") {
+			t.Errorf("message %q, want the reason and no SQL", message)
+		}
+		if got.header.Get("Retry-After") != "2" {
+			t.Errorf("Retry-After %q, want 2", got.header.Get("Retry-After"))
+		}
+	}
+	if text := string(s.want(t, 503, "GET", "/readyz", "", "").body); !strings.Contains(text, "the database cannot be used: its disk is full") || strings.Contains(text, "sesame") {
+		t.Errorf("/readyz says %s, want the reason and no SQL", text)
+	}
+	if n := logs.Len(); n != 1 {
+		t.Errorf("%d log entries, want one: %v", n, logs.All())
 	}
 }
 

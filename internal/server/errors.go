@@ -5,22 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/api"
+	"github.com/longshore-run/longshore/internal/control"
 )
 
 var errDraining = errors.New("the server is stopping")
 
-// writeError answers with err: as it is when it was made for callers, else as a
-// 500 that names nothing but the request. The cause goes to the log.
+// retryLater is what a caller is asked to wait while the database cannot be used.
+const retryLater = 2 * time.Second
+
+// writeError answers with err: as it is when it was made for callers, as a 503
+// when the database cannot be used now, else as a 500 that names nothing but the
+// request. The cause goes to the log.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var e *api.Error
+	var unavailable *control.UnavailableError
 	switch {
 	case errors.As(err, &e):
+	case errors.As(err, &unavailable):
+		e = api.Errorf(http.StatusServiceUnavailable, "the database of this service cannot be used now: %s; try again", unavailable.Reason)
+		w.Header().Set("Retry-After", strconv.Itoa(int(retryLater/time.Second)))
+		s.unavailable(r, err)
 	case r.Context().Err() != nil:
 		// Nobody reads this unless it is the server that stops.
 		e = api.Errorf(http.StatusServiceUnavailable, "cut short: the caller went away or the server is stopping; try again")
@@ -39,6 +52,31 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
 	s.writeJSON(w, r, e.Code, e)
+}
+
+// warnEvery is how often the log repeats that the database cannot be used.
+const warnEvery = 10 * time.Second
+
+// warned is when the log last said so.
+type warned struct {
+	sync.Mutex
+	last time.Time
+}
+
+// unavailable logs that the database cannot be used: once in a while, because
+// every request runs into it.
+func (s *Server) unavailable(r *http.Request, err error) {
+	now := time.Now()
+	s.warned.Lock()
+	due := now.Sub(s.warned.last) >= warnEvery
+	if due {
+		s.warned.last = now
+	}
+	s.warned.Unlock()
+	if due {
+		s.log.Error("the database cannot be used, requests are answered with 503",
+			zap.String("request_id", requestID(r)), zap.String("route", route(r)), zap.Error(err))
+	}
 }
 
 // badParameter answers to a parameter of the path or the query that is not of

@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/longshore-run/longshore/internal/control"
 )
 
 // readyTimeout is how long a part may think about whether it is ready.
@@ -27,9 +30,13 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	}{"ready", []string{}}
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
+	var unavailable *control.UnavailableError
 	switch err := s.ready(ctx); {
 	case s.draining.Err() != nil:
 		answer.Reasons = append(answer.Reasons, errDraining.Error())
+	case errors.As(err, &unavailable):
+		s.unavailable(r, err)
+		answer.Reasons = append(answer.Reasons, "the database cannot be used: "+unavailable.Reason)
 	case err != nil:
 		// The cause may hold paths, and this route asks for no token.
 		s.log.Warn("not ready", zap.Error(err))

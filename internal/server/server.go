@@ -38,6 +38,7 @@ type Server struct {
 	router    chi.Router
 	bodies    bodies
 	handlers  sync.WaitGroup
+	warned    warned
 
 	// noWork ends when polls are to be answered at once, draining when every
 	// held call is.

@@ -28,6 +28,8 @@ import (
 // that writes; readers have a pool of their own and never wait for it.
 type DB struct {
 	now    func() time.Time
+	path   string
+	file   os.FileInfo // of the database
 	lock   *dirlock.Lock
 	write  *sql.DB
 	read   *sql.DB
@@ -35,6 +37,7 @@ type DB struct {
 	closed chan struct{}  // tells the writer to stop
 	writer sync.WaitGroup // the writer
 	close  sync.Once
+	probe  probe
 }
 
 var _ control.Store = (*DB)(nil)
@@ -52,7 +55,7 @@ func Open(ctx context.Context, path string, now func() time.Time) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{now: now, lock: lock, queue: make(chan *update, maxBatch), closed: make(chan struct{})}
+	db := &DB{now: now, path: path, lock: lock, queue: make(chan *update, maxBatch), closed: make(chan struct{})}
 	if err := db.open(ctx, path); err != nil {
 		return nil, errors.Join(err, db.closeParts())
 	}
@@ -65,7 +68,8 @@ func (db *DB) open(ctx context.Context, path string) error {
 	if err != nil {
 		return notWritable(filepath.Dir(path), err)
 	}
-	if err := f.Close(); err != nil {
+	db.file, err = f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
 		return notWritable(filepath.Dir(path), err)
 	}
 	if db.write, err = sql.Open("sqlite", dsn(path, false)); err != nil {
@@ -96,8 +100,11 @@ func (db *DB) open(ctx context.Context, path string) error {
 func (db *DB) Close() error {
 	var err error
 	db.close.Do(func() {
+		db.probe.mu.Lock() // so that none begins any more
 		close(db.closed)
+		db.probe.mu.Unlock()
 		db.writer.Wait()
+		db.probe.running.Wait()
 		err = db.closeParts()
 	})
 	return err

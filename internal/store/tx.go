@@ -29,7 +29,9 @@ var _ control.Tx = (*tx)(nil)
 // and rolls it back otherwise. No other code begins a transaction.
 func begin(ctx context.Context, conn *sql.Conn, how string, f func() error) (err error) {
 	if _, err := conn.ExecContext(ctx, how); err != nil {
-		return err
+		// Should an earlier rollback not have worked, then this one does.
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		return wrap(err)
 	}
 	committed := false
 	defer func() {
@@ -37,14 +39,14 @@ func begin(ctx context.Context, conn *sql.Conn, how string, f func() error) (err
 			return
 		}
 		if _, rollbackErr := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rollbackErr != nil && err == nil {
-			err = rollbackErr
+			err = wrap(rollbackErr)
 		}
 	}()
 	if err := f(); err != nil {
 		return err
 	}
 	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
-		return err
+		return wrap(err)
 	}
 	committed = true
 	return nil
@@ -52,9 +54,12 @@ func begin(ctx context.Context, conn *sql.Conn, how string, f func() error) (err
 
 // View runs f in a transaction that only reads.
 func (db *DB) View(ctx context.Context, f func(control.Tx) error) error {
+	if err := db.present(); err != nil {
+		return err
+	}
 	conn, err := db.read.Conn(ctx)
 	if err != nil {
-		return fmt.Errorf("database: %w", err)
+		return wrap(err)
 	}
 	defer func() { _ = conn.Close() }() // back to the pool
 	return begin(ctx, conn, "BEGIN", func() error {
@@ -167,18 +172,29 @@ func list[T any](t *tx, read func(scan) (T, error), text string, args ...any) ([
 	return all, nil
 }
 
-// wrap gives a broken rule of uniqueness the name that control knows, and says
-// of everything else where it came from.
+// wrap gives a broken rule of uniqueness and a database that cannot be used the
+// names that control knows, and says of everything else where it came from.
 func wrap(err error) error {
 	if err == nil {
 		return nil
 	}
 	var e *sqlite.Error
-	if errors.As(err, &e) {
-		switch e.Code() {
-		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
-			return fmt.Errorf("%w: %w", control.ErrConflict, err)
-		}
+	if !errors.As(err, &e) {
+		return fmt.Errorf("database: %w", err)
+	}
+	switch e.Code() {
+	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+		return fmt.Errorf("%w: %w", control.ErrConflict, err)
+	}
+	switch e.Code() & 0xff { // the rest of an extended code says where it happened
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL:
+		return &control.UnavailableError{Reason: "another program holds a lock on it", Err: err}
+	case sqlite3.SQLITE_FULL:
+		return &control.UnavailableError{Reason: "its disk is full", Err: err}
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM:
+		return &control.UnavailableError{Reason: "it cannot be read or written", Err: err}
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return &control.UnavailableError{Reason: "it is damaged", Err: err}
 	}
 	return fmt.Errorf("database: %w", err)
 }

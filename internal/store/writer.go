@@ -90,6 +90,9 @@ func (w *writer) commit(batch []*update) {
 	// The statements do not see the callers' contexts: an interrupted write
 	// would roll back the whole transaction, the other updates included.
 	err := w.inTx(context.Background(), func(t *tx) error {
+		if err := w.db.present(); err != nil {
+			return err
+		}
 		wrote := false
 		for _, u := range batch {
 			if err := w.one(t, u, len(batch) > 1); err != nil {
@@ -133,7 +136,8 @@ func (w *writer) one(t *tx, u *update, shared bool) error {
 	}
 	if u.err != nil {
 		if err := t.exec("ROLLBACK TO SAVEPOINT one"); err != nil {
-			return err
+			// A disk that is full, for one, ends the whole transaction.
+			return errors.Join(u.err, err)
 		}
 	}
 	return t.exec("RELEASE SAVEPOINT one")
