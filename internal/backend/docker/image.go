@@ -51,10 +51,7 @@ func (b *Backend) image(ctx context.Context, want api.DockerImage, setup io.Writ
 				"image %q is not on this engine, and the agent's pull policy is never: load the image, or set the policy to missing", want.Reference)
 		}
 	}
-	before, err := b.inspectImage(ctx, want.Reference)
-	if err != nil && !errdefs.IsNotFound(err) {
-		return imageFacts{}, imageError(want.Reference, err)
-	}
+	before, unknown := b.inspectImage(ctx, want.Reference)
 	if err := b.pull(ctx, want, setup); err != nil {
 		return imageFacts{}, err
 	}
@@ -62,7 +59,8 @@ func (b *Backend) image(ctx context.Context, want api.DockerImage, setup io.Writ
 	if err != nil {
 		return imageFacts{}, imageError(want.Reference, err)
 	}
-	b.noteImage(facts, facts.ID != before.ID)
+	// The image is of this agent's bringing when its name meant none before, or another.
+	b.noteImage(facts, errdefs.IsNotFound(unknown) || unknown == nil && facts.ID != before.ID)
 	return facts, nil
 }
 
