@@ -93,6 +93,12 @@ type Workload interface {
 	// counts. When ctx ends, Stop returns and kills nothing. Stopping what has
 	// ended is no error.
 	Stop(ctx context.Context, grace time.Duration) error
+	// Spool returns a directory with the log lines that the executor could not
+	// deliver (JobFile.SpoolDirectory, or beside the report): the executor's own
+	// where that is on the agent's host, else a copy in dir, which exists. It is
+	// "" when there are none. Whatever is in the files, the job may have written
+	// it. Call it once the workload has ended, and before Remove.
+	Spool(ctx context.Context, dir string) (string, error)
 	// Remove frees everything the workload holds, killing it first if it still
 	// runs. It is idempotent.
 	Remove(ctx context.Context) error

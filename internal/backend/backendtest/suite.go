@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -99,8 +101,28 @@ func (h Harness) ending(t *testing.T) {
 			t.Errorf("Wait() = %+v, want code 12", exit)
 		}
 	})
+	t.Run("a spool is handed out, and nothing when there is none", h.spool)
 	t.Run("a job that was removed by others is gone", h.lost)
 	t.Run("out of memory is said, whatever the code", h.outOfMemory)
+}
+
+func (h Harness) spool(t *testing.T) {
+	w := h.start(t, h.New(t), h.Spec("report succeeded"))
+	wait(t, w)
+	if dir, err := w.Spool(t.Context(), t.TempDir()); dir != "" || err != nil {
+		t.Errorf("Spool() = %q, %v, want none", dir, err)
+	}
+	w = h.start(t, h.New(t), h.Spec("spool 00000001.spool lines that wait", "spool acked 1", "report"))
+	wait(t, w)
+	dir, err := w.Spool(t.Context(), t.TempDir())
+	if err != nil || dir == "" {
+		t.Fatalf("Spool() = %q, %v", dir, err)
+	}
+	for name, want := range map[string]string{"00000001.spool": "lines that wait", "acked": "1"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
+		}
+	}
 }
 
 func (h Harness) lost(t *testing.T) {

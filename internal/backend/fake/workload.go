@@ -97,6 +97,15 @@ func (w *workload) Stop(ctx context.Context, grace time.Duration) error {
 	}
 }
 
+// Spool returns the spool beside the report, when the job has a directory.
+func (w *workload) Spool(context.Context, string) (string, error) {
+	dir := filepath.Join(w.dir, "spool")
+	if _, err := os.Stat(dir); w.dir == "" || err != nil {
+		return "", nil //nolint:nilerr // there is none
+	}
+	return dir, nil
+}
+
 // Remove kills the job, waits for its end and removes its directory.
 func (w *workload) Remove(ctx context.Context) error {
 	w.kill(ErrKilled)

@@ -33,6 +33,7 @@ const (
 	reportName   = "report.json"
 	crashLogName = "crash.log"
 	workName     = "work"
+	spoolName    = "spool" // where the executor keeps lines that wait: beside its report
 	jobsName     = "jobs"
 	probePattern = ".check-*"
 	dirMode      = 0o700

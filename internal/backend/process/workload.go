@@ -263,6 +263,18 @@ func (w *workload) kill(ctx context.Context) error {
 	}
 }
 
+// Spool returns the executor's own spool.
+func (w *workload) Spool(ctx context.Context, _ string) (string, error) {
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	dir := filepath.Join(w.dir, spoolName)
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+		return "", nil //nolint:nilerr // there is none
+	}
+	return dir, nil
+}
+
 // Remove kills the job, waits for its end, and removes its directory.
 func (w *workload) Remove(ctx context.Context) error {
 	if err := w.kill(ctx); err != nil {

@@ -1,0 +1,83 @@
+package docker
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/longshore-run/longshore/internal/backend"
+)
+
+const (
+	spoolDir = jobDir + "/spool" // where the executor keeps lines that wait: beside its report
+	// maxSpoolCopy bounds what is copied out of a container. The executor's own
+	// cap is far below it; a job could write more there.
+	maxSpoolCopy = 1 << 30
+)
+
+// Spool copies the executor's spool out of its container.
+func (w *workload) Spool(ctx context.Context, dir string) (string, error) {
+	stream, _, err := w.backend.client.CopyFromContainer(ctx, w.id, spoolDir)
+	if errdefs.IsNotFound(err) {
+		if _, err := w.backend.client.ContainerInspect(ctx, w.id); errdefs.IsNotFound(err) {
+			return "", backend.ErrGone
+		}
+		return "", nil
+	}
+	if err != nil {
+		return "", w.backend.explain(ctx, fmt.Errorf("copy the spool out of the container: %w", err))
+	}
+	defer stream.Close()
+	files, err := extractFiles(io.LimitReader(stream, maxSpoolCopy), path.Base(spoolDir), dir)
+	if err != nil {
+		return "", fmt.Errorf("copy the spool out of the container: %w", err)
+	}
+	if files == 0 {
+		return "", nil
+	}
+	return dir, nil
+}
+
+// extractFiles writes the regular files that an archive has directly below a
+// directory into dir. It takes nothing else: no link, no directory, no name that
+// leads elsewhere. A file that is cut off is kept as far as it goes.
+func extractFiles(r io.Reader, below, dir string) (files int, err error) {
+	archive := tar.NewReader(r)
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return files, nil
+		}
+		if err != nil {
+			return files, err
+		}
+		in, name := path.Split(header.Name)
+		if header.Typeflag != tar.TypeReg || strings.Trim(in, "/") != below || !filepath.IsLocal(name) {
+			continue
+		}
+		if err := extractFile(archive, filepath.Join(dir, name)); err != nil {
+			return files, err
+		}
+		files++
+	}
+}
+
+func extractFile(r io.Reader, name string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	return errors.Join(err, f.Close())
+}
