@@ -253,6 +253,44 @@ func TestAnOperatorDrainsTheProgram(t *testing.T) {
 	}
 }
 
+func TestTheCloudDrainsTheProgram(t *testing.T) {
+	t.Parallel()
+	url, polls := idle(t)
+	goes := make(chan struct{})
+	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Metadata-Flavor") != "Google" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		w.Header().Set("Metadata-Flavor", "Google")
+		if r.URL.Path != "/computeMetadata/v1/instance/preempted" {
+			fmt.Fprint(w, "NONE")
+			return
+		}
+		select {
+		case <-goes:
+			fmt.Fprint(w, "TRUE")
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(metadata.Close)
+	cmd, lines := program(t, "run", "--token=lsp-1", "--service-url="+url, "--deploy-target=process", "--http-server-port=-1",
+		"--poll-wait=1s", "--request-timeout=1s", "--instance-notices=auto", "--instance-metadata-url="+metadata.URL)
+	until(t, lines, "agent started")
+	<-polls
+	close(goes)
+	line := until(t, lines, "this machine is about to go: draining")
+	if line["kind"] != "reclaimed" || line["goes_at"] == nil || line["jobs_may_run_until"] == nil {
+		t.Errorf("the log says %v", line)
+	}
+	until(t, lines, "agent ended")
+	for range lines { // to its end, before Wait closes the pipe
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the program ended with %v, want status 0", err)
+	}
+}
+
 func TestForwarded(t *testing.T) {
 	t.Parallel()
 	got := forwarded([]string{"AWS_REGION", "MISSING"}, []string{"AWS_REGION=eu", "SECRET=x", "DOCKER_HOST=tcp://d"})

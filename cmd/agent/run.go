@@ -117,6 +117,9 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 			}
 		})
 	}
+	if err := heedNotices(serverCtx, c, a, stops, log, &servers); err != nil {
+		return err
+	}
 	log.Info("agent started",
 		zap.String("version", version), zap.String("service_url", c.ServiceURL), zap.String("deploy_target", c.DeployTarget),
 		zap.Int("concurrency", c.Concurrency), zap.String("working_directory", c.WorkingDirectory),

@@ -38,6 +38,7 @@ var banned = map[string][]string{
 	"internal/lifecycle": {mod},
 	"internal/admin":     {mod},
 	"internal/preflight": {mod},
+	"internal/notice":    {mod},
 }
 
 // direct says which import paths only the listed packages may import directly.

@@ -33,6 +33,9 @@ type Agent struct {
 	MaxJobs       int // 1 when SingleRun
 	IdleTimeout   time.Duration
 
+	InstanceNotices     string
+	InstanceMetadataURL string
+
 	DeployTarget       string
 	DockerHost         string
 	DockerNetwork      string
@@ -79,6 +82,9 @@ type Agent struct {
 
 	unused unused
 }
+
+// NoticesOff is the InstanceNotices of an agent that watches for none.
+const NoticesOff = "off"
 
 // unused receives the options that are read and not acted on.
 type unused struct {
@@ -148,6 +154,8 @@ func (a *Agent) finish(s sources, bad map[string]bool) []error {
 	}
 	oneOf("pull_policy", a.PullPolicy, "always", "missing", "never")
 	oneOf("docker_capabilities", a.DockerCapabilities, "default", "none")
+	oneOf("instance_notices", a.InstanceNotices, NoticesOff, "aws", "gcp", "azure", "auto")
+	checkURL("instance_metadata_url", a.InstanceMetadataURL, mistake)
 	oneOf("log_format", a.LogFormat, "json", "console")
 	oneOf("log_level", a.LogLevel, "debug", "info", "warn", "error")
 	if a.Concurrency == 0 && !s.set("concurrency") {

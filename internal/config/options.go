@@ -94,6 +94,14 @@ func serviceOptions() []Option {
 			field: func(a *Agent) any { return &a.IdleTimeout },
 		},
 		{
+			Key: "instance_notices", Default: NoticesOff, Help: "Cloud whose notices that this machine is about to go start a drain: aws, gcp, azure, auto (whichever answers) or off.",
+			field: func(a *Agent) any { return &a.InstanceNotices },
+		},
+		{
+			Key: "instance_metadata_url", Default: "http://169.254.169.254", Help: "Where the cloud's metadata service answers.",
+			field: func(a *Agent) any { return &a.InstanceMetadataURL },
+		},
+		{
 			Key: "working_directory", DefaultHelp: "/var/lib/longshore-agent as root, else longshore-agent below $XDG_STATE_HOME or ~/.local/state",
 			Help:  "Where the agent keeps what it needs: job directories, logs that wait for the service, the downloaded executor.",
 			field: func(a *Agent) any { return &a.WorkingDirectory },
