@@ -158,7 +158,7 @@ func agentConfig(c *config.Agent, environ []string) agent.Config {
 		KeepFailed: c.KeepFailed,
 
 		PollWait: wait, PollingInterval: c.PollingInterval, PollingIntervalOverride: c.PollingIntervalOverride,
-		JobStatusInterval: c.JobStatusLoopInterval, JobTimeout: c.JobTimeout, StepTimeout: c.StepTimeout,
+		JobStatusInterval: c.JobStatusLoopInterval, JobTimeout: c.JobTimeout, StepTimeout: c.StepTimeout, JobIdleTimeout: c.JobIdleTimeout,
 		ChangeGrace: c.ChangeGrace, QuickGrace: c.QuickGrace, DrainTimeout: c.DrainTimeout,
 		RequestTimeout: c.RequestTimeout, RequestRetries: retries,
 		RequestRetryWait: c.RequestRetryWait, RequestRetryMaxWait: c.RequestRetryMaxWait,

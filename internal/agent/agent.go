@@ -122,6 +122,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Heartbeat:      config.HeartbeatInterval,
 		JobTimeout:     config.JobTimeout,
 		StepTimeout:    config.StepTimeout,
+		IdleTimeout:    config.JobIdleTimeout,
 		ChangeGrace:    config.ChangeGrace,
 		QuickGrace:     config.QuickGrace,
 		Active:         deps.Health.Active,

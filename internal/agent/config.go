@@ -80,6 +80,7 @@ type Config struct {
 	JobStatusInterval       time.Duration // between questions for a cancel, where the service does not hold them; default 30s
 	JobTimeout              time.Duration // the agent's own limit of a job; default none
 	StepTimeout             time.Duration // the agent's own limit of a step; default none
+	JobIdleTimeout          time.Duration // how long a step may print nothing; default no limit
 	HeartbeatInterval       time.Duration // default 30s
 	ChangeGrace             time.Duration // from SIGINT to SIGTERM for operations that change things; default 10m
 	QuickGrace              time.Duration // the same for the others; default 30s

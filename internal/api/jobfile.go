@@ -27,6 +27,7 @@ type JobFile struct {
 	HeartbeatInterval Duration `json:"heartbeatInterval,omitempty"` // default 30s
 	Timeout           Duration `json:"timeout,omitempty"`           // the agent's own limit of the whole job; the smaller of this and the definition's counts
 	StepTimeout       Duration `json:"stepTimeout,omitempty"`       // the same for each step
+	IdleTimeout       Duration `json:"idleTimeout,omitempty"`       // how long a step may go without a byte of output; default no limit
 	ChangeGrace       Duration `json:"changeGrace,omitempty"`       // SIGINT to SIGTERM for operations that change things; default 10m
 	QuickGrace        Duration `json:"quickGrace,omitempty"`        // the same for the others; default 30s
 	DeliverTimeout    Duration `json:"deliverTimeout,omitempty"`    // how long to keep trying to deliver logs and status at the end; default 10m

@@ -63,6 +63,7 @@ type Agent struct {
 	JobStatusLoopInterval   time.Duration
 	JobTimeout              time.Duration
 	StepTimeout             time.Duration
+	JobIdleTimeout          time.Duration
 	ChangeGrace             time.Duration
 	QuickGrace              time.Duration
 	DrainTimeout            time.Duration

@@ -235,6 +235,10 @@ func timeOptions() []Option {
 			field: func(a *Agent) any { return &a.StepTimeout },
 		},
 		{
+			Key: "job_idle_timeout", DefaultHelp: "no limit", Help: "How long a step of a job may go without any output before it is ended, by the same ladder as a timeout.",
+			field: func(a *Agent) any { return &a.JobIdleTimeout },
+		},
+		{
 			Key: "change_grace", Default: "10m", Help: "How long a cancelled operation that changes things may take to end after the interrupt.",
 			field: func(a *Agent) any { return &a.ChangeGrace },
 		},

@@ -239,6 +239,7 @@ func (e *execution) input() workflow.Input {
 		Directory:   dir,
 		Timeout:     f.Timeout.Std(),
 		StepTimeout: f.StepTimeout.Std(),
+		IdleTimeout: f.IdleTimeout.Std(),
 		ChangeGrace: f.ChangeGrace.Std(),
 		QuickGrace:  f.QuickGrace.Std(),
 	}

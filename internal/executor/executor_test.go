@@ -298,6 +298,16 @@ func TestTimeoutOfAStepAndOfTheJob(t *testing.T) {
 	}
 }
 
+func TestAStepWithoutOutputIsEnded(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	e := start(t, s, definition("sleep 60", "echo never"), func(f *api.JobFile) { f.IdleTimeout = api.Duration(300 * time.Millisecond) })
+	e.expect(api.ExitTimedOut, api.OutcomeTimedOut, true)
+	if !strings.Contains(s.log(1), "longshore: no output for 300ms: sent an interrupt") {
+		t.Errorf("log = %s", s.log(1))
+	}
+}
+
 func TestZombiesAreReapedAndNoStatusIsStolen(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

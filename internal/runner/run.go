@@ -161,6 +161,7 @@ func (j *run) spec() backend.Spec {
 			HeartbeatInterval: api.Duration(j.o.Heartbeat),
 			Timeout:           api.Duration(j.o.JobTimeout),
 			StepTimeout:       api.Duration(j.o.StepTimeout),
+			IdleTimeout:       api.Duration(j.o.IdleTimeout),
 			ChangeGrace:       api.Duration(j.o.ChangeGrace),
 			QuickGrace:        api.Duration(j.o.QuickGrace),
 			DeliverTimeout:    api.Duration(j.o.DeliverTimeout),

@@ -67,6 +67,7 @@ type Options struct {
 	Heartbeat      time.Duration // between two heartbeats, ours and the executor's; default 30s
 	JobTimeout     time.Duration // of the whole job; 0: the definition's
 	StepTimeout    time.Duration // of each step; 0: the definition's
+	IdleTimeout    time.Duration // how long a step may print nothing; 0: no limit
 	ChangeGrace    time.Duration // SIGINT to SIGTERM for operations that change things; default 10m
 	QuickGrace     time.Duration // the same for the others; default 30s
 	DeliverTimeout time.Duration // for the last log lines and statuses; default 10m

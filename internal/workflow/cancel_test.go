@@ -158,3 +158,21 @@ func TestTimeouts(t *testing.T) {
 		}
 	})
 }
+
+func TestAStepThatPrintsNothingForTooLong(t *testing.T) {
+	t.Parallel()
+	testkit.Need(t, "bash")
+	in := job("trap 'echo got it; exit 3' INT; echo ready; while :; do sleep 0.05; done", "echo never")
+	in.IdleTimeout = 2 * time.Second
+	r, res := run(t, in, nil)
+	if res.Outcome != api.OutcomeTimedOut || res.Step != 1 || !strings.Contains(res.Message, "no output for 2s in step 1") {
+		t.Errorf("result = %+v", res)
+	}
+	if diff := cmp.Diff([]string{"1 running", "1 failed"}, r.states); diff != "" {
+		t.Errorf("states (-want +got):\n%s", diff)
+	}
+	want := "ready\nlongshore: no output for 2s: sent an interrupt (SIGINT), the step has 10s to finish\ngot it\nlongshore: the command exited with code 3\n"
+	if !strings.HasSuffix(r.log(1), want) {
+		t.Errorf("log = %q", r.log(1))
+	}
+}

@@ -23,6 +23,8 @@ type pump struct {
 	out     io.Writer
 	read    atomic.Int64
 	writing atomic.Bool
+	began   time.Time
+	last    atomic.Int64  // when the log took the last output, as a time.Duration since began
 	done    chan struct{} // closed when copying ended
 	open    bool          // valid after done: somebody still holds the other end
 }
@@ -30,7 +32,7 @@ type pump struct {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
 
 func startPump(in *os.File, out io.Writer) *pump {
-	p := &pump{in: in, out: out, done: make(chan struct{})}
+	p := &pump{in: in, out: out, began: time.Now(), done: make(chan struct{})}
 	go p.run()
 	return p
 }
@@ -47,6 +49,7 @@ func (p *pump) run() {
 			p.writing.Store(true)
 			_, _ = p.out.Write((*buf)[:n])
 			p.read.Add(int64(n))
+			p.last.Store(int64(time.Since(p.began)))
 			p.writing.Store(false)
 		}
 		if err != nil {
@@ -54,6 +57,15 @@ func (p *pump) run() {
 			return
 		}
 	}
+}
+
+// quiet returns for how long no output has come. While the log does not take
+// what came, more may be waiting: then it is not the step that is quiet.
+func (p *pump) quiet() time.Duration {
+	if p.writing.Load() {
+		return 0
+	}
+	return time.Since(p.began) - time.Duration(p.last.Load())
 }
 
 // finish waits for the rest of the output after the shell ended. It reports

@@ -38,6 +38,9 @@ type Input struct {
 	// Timeout and StepTimeout are limits that the agent sets; the smaller of
 	// these and of the definition's counts. Zero is no limit.
 	Timeout, StepTimeout time.Duration
+	// IdleTimeout ends a step that has printed nothing for this long. Zero is
+	// no limit.
+	IdleTimeout time.Duration
 	// ChangeGrace and QuickGrace are the time between the interrupt of a cancel
 	// and SIGTERM, for operations that change things and for the others. Zero
 	// means the default.
@@ -53,9 +56,10 @@ type Plan struct {
 	// missing. "bash" cannot be told from a shell that nobody chose, because
 	// services write it into every definition.
 	ShellIsDefault bool          `json:"shellIsDefault"`
-	Timeout        time.Duration `json:"timeout"` // of the whole job; 0 is none
-	Grace          time.Duration `json:"grace"`   // from interrupt to SIGTERM
-	Stack          string        `json:"stack"`   // org/project/stack where the environment tells, else ""
+	Timeout        time.Duration `json:"timeout"`               // of the whole job; 0 is none
+	IdleTimeout    time.Duration `json:"idleTimeout,omitempty"` // without output; 0 is none
+	Grace          time.Duration `json:"grace"`                 // from interrupt to SIGTERM
+	Stack          string        `json:"stack"`                 // org/project/stack where the environment tells, else ""
 	Steps          []Step        `json:"steps"`
 }
 
@@ -76,11 +80,12 @@ type Step struct {
 func NewPlan(in Input) Plan {
 	def := in.Definition
 	p := Plan{
-		Shell:   strings.Fields(def.Shell),
-		Timeout: smaller(in.Timeout, def.Timeout.Std()),
-		Grace:   orDefault(in.QuickGrace, DefaultQuickGrace),
-		Stack:   stackOf(def.Env),
-		Steps:   []Step{},
+		Shell:       strings.Fields(def.Shell),
+		Timeout:     smaller(in.Timeout, def.Timeout.Std()),
+		IdleTimeout: in.IdleTimeout,
+		Grace:       orDefault(in.QuickGrace, DefaultQuickGrace),
+		Stack:       stackOf(def.Env),
+		Steps:       []Step{},
 	}
 	if len(p.Shell) == 0 {
 		p.Shell = []string{DefaultShell}

@@ -56,9 +56,10 @@ type Result struct {
 
 // Run walks a plan to its end. It returns when every step has succeeded, when
 // one failed, or when the job was stopped: by ctx, whose cause's text goes into
-// the log, or by a timeout. A stop follows one ladder: one SIGINT to the process
-// group of the step, the plan's grace, counted down in the log, SIGTERM,
-// KillGrace, SIGKILL. A step that ends with exit code 0 has succeeded, also
+// the log, by a timeout, or because a step printed nothing for too long. A stop
+// follows one ladder: one SIGINT to the process group of the step, the plan's
+// grace, counted down in the log, SIGTERM, KillGrace, SIGKILL. A step that ends
+// with exit code 0 has succeeded, also
 // when it was being stopped: work that was finished is not rewritten.
 //
 // Processes that a step leaves in the background live on until the job ends, as

@@ -77,17 +77,26 @@ func (w *walker) jobTimedOut() *stop {
 }
 
 // await waits for the end of a step, and brings it about when the job is
-// cancelled or a timeout passes. forced is set when an interrupt was not enough.
+// cancelled, a timeout passes, or the step is silent for too long. forced is set when an interrupt was not enough.
 func (w *walker) await(ctx context.Context, p *proc, s Step, log *stepLog) (why *stop, forced bool) {
-	select {
-	case <-p.exited:
-		return nil, false
-	case <-ctx.Done():
-		why = cancelled(ctx)
-	case <-after(s.Timeout):
-		why = &stop{api.OutcomeTimedOut, fmt.Sprintf("the step took longer than its timeout of %s", s.Timeout)}
-	case <-w.jobTimer():
-		why = w.jobTimedOut()
+	silent := newSilence(w.plan.IdleTimeout, p.output.quiet)
+	defer silent.stop()
+	stepTimer, jobTimer := after(s.Timeout), w.jobTimer()
+	for why == nil {
+		select {
+		case <-p.exited:
+			return nil, false
+		case <-ctx.Done():
+			why = cancelled(ctx)
+		case <-stepTimer:
+			why = &stop{api.OutcomeTimedOut, fmt.Sprintf("the step took longer than its timeout of %s", s.Timeout)}
+		case <-jobTimer:
+			why = w.jobTimedOut()
+		case <-silent.ticks():
+			if silent.tooLong() {
+				why = &stop{api.OutcomeTimedOut, fmt.Sprintf("no output for %s", w.plan.IdleTimeout)}
+			}
+		}
 	}
 	return why, w.end(p, why, log)
 }
