@@ -21,6 +21,8 @@
 //	PULUMI_STANDIN_LINES           number of lines to print, as fast as they go
 //	PULUMI_STANDIN_RATE            lines a second instead, each with its time and its number
 //	PULUMI_STANDIN_LINE_BYTES      length of each with its newline; default 100
+//	PULUMI_STANDIN_MEMORY          MiB of memory to fill in the course of an operation
+//	PULUMI_STANDIN_MEMORY_RATE     MiB a second; without it, all at once
 //	PULUMI_STANDIN_PRINT_ENV       names of variables, by commas, to print as name=value
 package main
 

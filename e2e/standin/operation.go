@@ -91,8 +91,12 @@ func (s *standin) work() int {
 	end := time.After(duration)
 	ignore := s.env("PULUMI_STANDIN_IGNORE_SIGNALS") != ""
 	interrupted := false
+	fill := s.newFill()
+	defer fill.stop()
 	for {
 		select {
+		case <-fill.ticks():
+			fill.more()
 		case got := <-s.signals:
 			s.record.signal(got)
 			switch {
@@ -102,6 +106,7 @@ func (s *standin) work() int {
 				return 255
 			default:
 				interrupted = true
+				fill.stop()
 				fmt.Fprintln(s.out, "^C received; cancelling. If you would like to terminate immediately, press ^C again.")
 				fmt.Fprintln(s.out, "Cancelling...")
 				end = time.After(resourceTime)

@@ -60,6 +60,7 @@ const (
 	OutcomeBadDefinition Outcome = "bad-definition"
 	OutcomeCancelled     Outcome = "cancelled"
 	OutcomeTimedOut      Outcome = "timed-out"
+	OutcomeOutOfMemory   Outcome = "out-of-memory" // a step ran, or was about to run, into the memory limit
 	OutcomeServiceLost   Outcome = "service-lost"
 )
 
@@ -80,7 +81,7 @@ func (o Outcome) ExitCode() int {
 	switch o {
 	case OutcomeSucceeded:
 		return ExitSucceeded
-	case OutcomeStepFailed:
+	case OutcomeStepFailed, OutcomeOutOfMemory:
 		return ExitStepFailed
 	case OutcomeBadDefinition:
 		return ExitBadDefinition

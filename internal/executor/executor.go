@@ -257,6 +257,7 @@ func (e *execution) workflowOptions() workflow.Options {
 		PrivateDir: e.private,
 		EnvFile:    envFile,
 		Supervisor: e.Supervisor,
+		OwnMemory:  inContainer(),
 		Exported: func(name, value string) {
 			if looksSecret(name) {
 				e.streams.AddSecret(value)

@@ -96,7 +96,7 @@ func reported(r api.Report, exit backend.Exit, limits backend.Limits) verdict {
 		if r.Message != "" {
 			v.line += " The executor's last words: " + r.Message
 		}
-	case exit.OutOfMemory && v.failed:
+	case exit.OutOfMemory && v.failed && r.Outcome != api.OutcomeOutOfMemory: // of which the executor has said more
 		v.outcome = outcomeOutOfMemory
 		v.step, v.told = r.Step, true
 		v.line = outOfMemory("A process of this job", limits)

@@ -45,6 +45,13 @@ type Options struct {
 	Exported func(name, value string)
 	// KillGrace is the time between SIGTERM and SIGKILL; 10 s when zero.
 	KillGrace time.Duration
+	// OwnMemory says that nobody but this process and the steps is in its control
+	// group, as in a container. Then a step is interrupted when the memory of the
+	// group runs short, and one of which the kernel killed a part has failed,
+	// whatever its exit code.
+	OwnMemory bool
+
+	memory *memory // for tests
 }
 
 // Result is how a job ended.
@@ -68,7 +75,10 @@ func Run(ctx context.Context, p Plan, o Options) Result {
 	if o.KillGrace == 0 {
 		o.KillGrace = 10 * time.Second
 	}
-	w := &walker{plan: p, opts: o, exported: map[string]string{}, warned: map[string]bool{}, memory: findMemoryLimit()}
+	w := &walker{plan: p, opts: o, exported: map[string]string{}, warned: map[string]bool{}, memory: o.memory}
+	if w.memory == nil {
+		w.memory = findMemory("/sys/fs/cgroup", "/proc/self/cgroup")
+	}
 	if p.Timeout > 0 {
 		w.deadline = time.Now().Add(p.Timeout)
 	}
@@ -94,7 +104,7 @@ type walker struct {
 	deadline time.Time         // of the job; zero is none
 	exported map[string]string // by PULUMI_ENV, so far
 	warned   map[string]bool   // lines of that file that the log named already
-	memory   memoryLimit
+	memory   *memory
 
 	held    []*os.File // outputs that background processes hold open
 	drained sync.WaitGroup
@@ -156,31 +166,44 @@ func (w *walker) execute(ctx context.Context, s Step, log *stepLog) ending {
 	}
 	why, forced := w.await(ctx, p, s, log)
 	w.collect(p, why != nil, log)
-	if w.memory.kills() > killsBefore {
-		log.say("the kernel killed a process because the job's memory limit%s was reached: give the job more memory, or let it use less", w.memory)
-	}
-	if forced && s.Pulumi {
+	// Where others share the memory, only a step that died of a kill can have
+	// been meant.
+	short := w.memory.kills() > killsBefore && (w.opts.OwnMemory || p.killed())
+	if s.Pulumi && (forced || short && p.verdict() != "") {
 		w.adviseAfterKill(log)
 	}
-	return w.judge(p, s, why, log, env[EnvFileVariable])
+	return w.judge(p, s, why, short, log, env[EnvFileVariable])
 }
 
-// judge decides how a step that ran has ended.
-func (w *walker) judge(p *proc, s Step, why *stop, log *stepLog, envFile string) ending {
+// judge decides how a step that ran has ended. short is set when the kernel
+// killed a process of the step because memory ran out.
+func (w *walker) judge(p *proc, s Step, why *stop, short bool, log *stepLog, envFile string) ending {
 	verdict := p.verdict()
-	if verdict == "" {
+	if verdict == "" && !short {
 		if err := w.readEnvFile(envFile, log); err != nil {
 			log.say("%v", err)
 			return ending{outcome: api.OutcomeStepFailed, message: fmt.Sprintf("step %d (%q): %v", s.Index, s.Name, err)}
 		}
 		return ending{ok: true}
 	}
-	log.say("the command %s", verdict)
+	if verdict != "" {
+		log.say("the command %s", verdict)
+	}
+	if short {
+		log.say("out of memory (%s): the kernel killed a process of this step. %s", w.memory, adviseMemory)
+	} else if why != nil && why.outcome == api.OutcomeOutOfMemory {
+		log.say("out of memory (%s): the step was ended before the kernel would have killed a part of it. %s", w.memory, adviseMemory)
+	}
+	if why == nil && short || why != nil && why.outcome == api.OutcomeOutOfMemory {
+		why = &stop{api.OutcomeOutOfMemory, fmt.Sprintf("out of memory (%s)", w.memory)}
+	}
 	if why != nil {
 		return ending{outcome: why.outcome, message: fmt.Sprintf("%s in step %d (%q)", why.text, s.Index, s.Name)}
 	}
 	return ending{outcome: api.OutcomeStepFailed, message: fmt.Sprintf("step %d (%q) %s", s.Index, s.Name, verdict)}
 }
+
+const adviseMemory = "Give jobs more memory (job_memory), or let this one use less."
 
 // workingDir makes sure that a step can start where it should.
 func workingDir(s Step) error {

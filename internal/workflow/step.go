@@ -77,11 +77,14 @@ func (w *walker) jobTimedOut() *stop {
 }
 
 // await waits for the end of a step, and brings it about when the job is
-// cancelled, a timeout passes, or the step is silent for too long. forced is set when an interrupt was not enough.
+// cancelled, a timeout passes, the step is silent for too long, or memory runs
+// short. forced is set when an interrupt was not enough.
 func (w *walker) await(ctx context.Context, p *proc, s Step, log *stepLog) (why *stop, forced bool) {
 	silent := newSilence(w.plan.IdleTimeout, p.output.quiet)
 	defer silent.stop()
 	stepTimer, jobTimer := after(s.Timeout), w.jobTimer()
+	memoryTicks, stopTicks := w.memoryTicks()
+	defer stopTicks()
 	for why == nil {
 		select {
 		case <-p.exited:
@@ -96,9 +99,23 @@ func (w *walker) await(ctx context.Context, p *proc, s Step, log *stepLog) (why 
 			if silent.tooLong() {
 				why = &stop{api.OutcomeTimedOut, fmt.Sprintf("no output for %s", w.plan.IdleTimeout)}
 			}
+		case <-memoryTicks:
+			if w.memory.tight() {
+				log.say("warning: this job uses %s of its %s of memory (%d%% and more)", mebibytes(w.memory.used()), mebibytes(w.memory.max()), tightPercent)
+				why = &stop{api.OutcomeOutOfMemory, "out of memory soon"}
+			}
 		}
 	}
 	return why, w.end(p, why, log)
+}
+
+// memoryTicks returns when to look whether memory runs short.
+func (w *walker) memoryTicks() (ticks <-chan time.Time, stop func()) {
+	if !w.opts.OwnMemory || w.memory.max() == 0 {
+		return nil, func() {}
+	}
+	t := time.NewTicker(memoryInterval)
+	return t.C, t.Stop
 }
 
 func (w *walker) jobTimer() <-chan time.Time {
@@ -194,6 +211,12 @@ func (p *proc) verdict() string {
 		return ""
 	}
 	return fmt.Sprintf("exited with code %d", p.cmd.ProcessState.ExitCode())
+}
+
+// killed reports whether the shell died of SIGKILL, or says that what it ran did.
+func (p *proc) killed() bool {
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && (status.Signal() == syscall.SIGKILL || status.ExitStatus() == 128+int(syscall.SIGKILL))
 }
 
 // adviseAfterKill says what a killed pulumi may have left behind.
