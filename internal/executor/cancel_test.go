@@ -116,6 +116,25 @@ func TestPulumiThatIgnoresTheInterruptGetsSIGTERMAndSIGKILLAfterTheGraces(t *tes
 	}
 }
 
+// TestAKilledExecutorInterruptsPulumi: nobody is left to report to, but pulumi
+// ends as it should, and saves its state.
+func TestAKilledExecutorInterruptsPulumi(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	e := start(t, s, operation(api.OperationUpdate, map[string]string{"PULUMI_STANDIN_DURATION": "1m"}), nil)
+	s.awaitLog(2, "app-dev running")
+	e.signal(syscall.SIGKILL)
+	_ = e.cmd.Wait()
+	record := filepath.Join(e.dir, "work", "record")
+	e.await("the end of pulumi", func() bool { return strings.Contains(readFile(t, record), `"event":"end"`) })
+	if diff := cmp.Diff([]string{"interrupt"}, e.signals()); diff != "" || !strings.Contains(readFile(t, record), `"exit":255`) {
+		t.Errorf("signals (-want +got):\n%s\n%s", diff, readFile(t, record))
+	}
+	if r := e.report(); r.Outcome != "" || r.Step != 2 || r.Status != api.StepRunning {
+		t.Errorf("report = %+v, want one that knows no end", r)
+	}
+}
+
 func readFile(t *testing.T, path string) string {
 	t.Helper()
 	content, err := os.ReadFile(path)
