@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -136,45 +137,162 @@ func TestTheJobRunsOnWhileTheServiceIsAway(t *testing.T) {
 	})
 }
 
-func TestWritersWaitWhenThereIsNoRoomLeft(t *testing.T) {
-	for name, change := range map[string]func(*logstream.Options, string){
-		"the spool has reached its cap": func(o *logstream.Options, dir string) { o.SpoolDir, o.SpoolCap = dir, 64<<10 },
-		"there is no spool":             func(*logstream.Options, string) {},
-		"the spool cannot be written":   func(o *logstream.Options, _ string) { o.SpoolDir = "/dev/null/spool" },
+// gaps returns the log with each run of missing lines as one text, and how many
+// lines and bytes those say are missing.
+func gaps(t *testing.T, log []string) (texts []string, lines, bytes int) {
+	t.Helper()
+	for _, l := range log {
+		if !strings.HasPrefix(l, "[longshore: ") {
+			continue
+		}
+		texts = append(texts, l)
+		var n, b int
+		if k, _ := fmt.Sscanf(l, "[longshore: %d lines of this log are missing: %d bytes", &n, &b); k > 0 {
+			lines, bytes = lines+n, bytes+b
+		}
+	}
+	return texts, lines, bytes
+}
+
+func TestWhenThereIsNoRoomLeftTheMiddleGoesAndTheJobRunsOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(o *logstream.Options, dir string)
+		waits  time.Duration
+		most   int // bytes that are kept, about
+	}{
+		"the spool has reached its cap": {func(o *logstream.Options, dir string) { o.SpoolDir, o.SpoolCap = dir, 640<<10 }, 0, 700 << 10},
+		"there is no spool":             {func(*logstream.Options, string) {}, 30 * time.Second, 32 << 10},
+		"the spool cannot be written":   {func(o *logstream.Options, _ string) { o.SpoolDir = "/dev/null/spool" }, 30 * time.Second, 32 << 10},
+		"a writer has less patience":    {func(o *logstream.Options, _ string) { o.Patience = time.Second }, time.Second, 32 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				service := newService()
 				service.setFault(func(int, api.LogBatch) error { return api.Errorf(503, "away") })
 				o := logstream.Options{Sink: logstream.SinkFunc(service.take), FlushBytes: 4 << 10, BatchBytes: 8 << 10, MemoryBytes: 32 << 10}
-				change(&o, t.TempDir())
+				c.change(&o, t.TempDir())
 				s := logstream.New(o)
-				line := strings.Repeat("x", 99) + "\n"
-				written := make(chan struct{})
-				go func() {
-					defer close(written)
-					for range 5000 {
-						_, _ = s.Step(1).Write([]byte(line))
-					}
-				}()
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				select {
-				case <-written:
-					t.Error("everything was taken: nothing waits")
-				default:
+				s.Step(1).Line("0: the first")
+				time.Sleep(time.Second) // the service is known to be away
+				began := time.Now()
+				const n, size = 20_000, 100
+				for i := range n {
+					_, _ = fmt.Fprintf(s.Step(1), "%06d%s\n", i, strings.Repeat("x", size-7))
 				}
-				s.Step(1).Line("the program does not wait")
+				if took := time.Since(began); took != c.waits {
+					t.Errorf("the job waited %s, want %s", took, c.waits)
+				}
 				service.setFault(nil)
-				<-written
 				mustClose(t, s)
-				got := service.text(1)
-				if strings.Count(got, line) != 5000 || len(got) != 5000*100+len("the program does not wait\n") {
-					t.Errorf("the service has %d lines, %d bytes", strings.Count(got, line), len(got))
+				log := service.lines(1)
+				texts, lines, bytes := gaps(t, log)
+				if len(texts) != 1 || lines*size != bytes || lines+len(log)-2 != n {
+					t.Errorf("gaps %q, %d lines missing, %d lines there", texts, lines, len(log)-1)
+				}
+				// Head and tail, a good part of each.
+				at := slices.Index(log, texts[0])
+				if at*size < c.most/5 || (len(log)-at)*size < c.most/5 || len(log)*size > c.most*5/4 {
+					t.Errorf("%d lines before the gap and %d after it", at, len(log)-at)
+				}
+				for i, l := range log[1:] {
+					number := i
+					if i+1 == at {
+						continue
+					}
+					if i+1 > at {
+						number += lines - 1
+					}
+					if !strings.HasPrefix(l, fmt.Sprintf("%06d", number)) {
+						t.Fatalf("line %d is %q, want number %d", i, l, number)
+					}
 				}
 			})
 		})
 	}
+}
+
+func TestTheProgramItselfNeverWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service := newService()
+		service.setFault(func(int, api.LogBatch) error { return api.Errorf(503, "away") })
+		s := logstream.New(logstream.Options{Sink: logstream.SinkFunc(service.take), FlushBytes: 1 << 10, BatchBytes: 2 << 10, MemoryBytes: 4 << 10})
+		began := time.Now()
+		for range 1000 {
+			s.Step(1).Line("the program does not wait")
+		}
+		if time.Since(began) > 0 {
+			t.Errorf("it waited %s", time.Since(began))
+		}
+		service.setFault(nil)
+		mustClose(t, s)
+		if got := len(service.lines(1)); got != 1000 {
+			t.Errorf("the service has %d lines", got)
+		}
+	})
+}
+
+// TestASlowServiceSlowsNothingButTheSpool: each answer takes 2 s.
+func TestASlowServiceSlowsNothingButTheSpool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service := newService()
+		slow := logstream.SinkFunc(func(ctx context.Context, step int, b api.LogBatch) error {
+			time.Sleep(2 * time.Second)
+			return service.take(ctx, step, b)
+		})
+		dir := t.TempDir()
+		s := logstream.New(logstream.Options{
+			Sink: slow, FlushBytes: 16 << 10, BatchBytes: 32 << 10, MemoryBytes: 128 << 10, SpoolDir: dir, SpoolCap: 8 << 20,
+		})
+		var want strings.Builder
+		var waited time.Duration
+		for burst := range 20 {
+			began := time.Now()
+			for i := range 2000 {
+				text := fmt.Sprintf("%d %d %s\n", burst, i, strings.Repeat("x", 90))
+				want.WriteString(text)
+				_, _ = s.Step(1).Write([]byte(text))
+			}
+			waited += time.Since(began)
+			time.Sleep(time.Minute) // the service gets through a good part of it
+		}
+		// Half a second is how long it takes to find out.
+		if waited > 500*time.Millisecond {
+			t.Errorf("the job waited %s", waited)
+		}
+		mustClose(t, s)
+		if got, want := digest(service.text(1)), digest(want.String()); got != want {
+			t.Errorf("the service has %s, want %s", got, want)
+		}
+	})
+}
+
+// TestAServiceThatKeepsUpIsWaitedForAtTheCap: nothing is dropped that would have
+// had room a moment later.
+func TestAServiceThatKeepsUpIsWaitedForAtTheCap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service := newService()
+		service.setFault(func(int, api.LogBatch) error { return errors.New("away for a moment") })
+		sink := logstream.SinkFunc(func(ctx context.Context, step int, b api.LogBatch) error {
+			time.Sleep(10 * time.Millisecond)
+			return service.take(ctx, step, b)
+		})
+		s := logstream.New(logstream.Options{
+			Sink: sink, FlushBytes: 4 << 10, BatchBytes: 8 << 10, MemoryBytes: 32 << 10, SpoolDir: t.TempDir(), SpoolCap: 640 << 10,
+		})
+		line := []byte(strings.Repeat("x", 99) + "\n")
+		for range 3000 { // more than memory holds
+			_, _ = s.Step(1).Write(line)
+		}
+		service.setFault(nil)
+		time.Sleep(10 * time.Second) // the next try
+		for range 50_000 {
+			_, _ = s.Step(1).Write(line)
+		}
+		mustClose(t, s)
+		if texts, _, _ := gaps(t, service.lines(1)); len(texts) > 0 || len(service.lines(1)) != 53_000 {
+			t.Errorf("%d lines, gaps %q", len(service.lines(1)), texts)
+		}
+	})
 }
 
 func TestAHealthyServiceIsWaitedForAndNothingIsSpooled(t *testing.T) {
@@ -232,7 +350,7 @@ func TestADamagedSpoolIsAGapThatSaysSo(t *testing.T) {
 			for i := range n {
 				_, _ = fmt.Fprintf(w, "%04d %s\n", i, strings.Repeat("x", 50))
 			}
-			files, _ := filepath.Glob(filepath.Join(dir, "*"))
+			files, _ := filepath.Glob(filepath.Join(dir, "*.spool"))
 			if len(files) != 1 {
 				t.Fatalf("the spool has %v", files)
 			}
@@ -459,7 +577,7 @@ func TestCloseGivesUpWhenItsTimeIsOver(t *testing.T) {
 	if err := s.Close(t.Context()); err != nil {
 		t.Errorf("the second Close() = %v", err)
 	}
-	if left, _ := os.ReadDir(dir); len(left) > 0 || s.Delivered() {
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.spool")); len(left) == 0 || s.Delivered() {
 		t.Errorf("the spool leaves %v, delivered %v", left, s.Delivered())
 	}
 }

@@ -18,39 +18,41 @@ func (s *Streams) send() {
 		s.mu.Lock()
 		s.lastSend = time.Now()
 		s.mu.Unlock()
-		s.deliver(b)
+		delivered := s.deliver(b)
 
 		s.mu.Lock()
-		s.queue.done(b, size)
+		s.lastTook = time.Since(s.lastSend)
+		s.queue.done(b, size, delivered)
 		s.changed.Broadcast()
 		s.mu.Unlock()
 	}
 }
 
-// deliver sends b until the service has it. It returns without that only at the
-// end: when the service has refused the job, or Close has given up.
-func (s *Streams) deliver(b *batch) {
+// deliver sends b until the service has it. It returns false only at the end:
+// when the service has refused the job, or Close has given up.
+func (s *Streams) deliver(b *batch) bool {
 	wait := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(s.o.RetryWait), backoff.WithMaxInterval(s.o.RetryMaxWait), backoff.WithMaxElapsedTime(0))
 	for s.ctx.Err() == nil {
 		err := s.o.Sink.RawLogs(s.ctx, b.w.index, b.enc.Body(b.offset()))
 		if err == nil {
 			s.accepted(b)
-			return
+			return true
 		}
 		switch s.answer(b, err) {
 		case settled:
 			s.accepted(b)
-			return
+			return true
 		case changed:
 			continue
 		case refused:
 			s.fail(err)
-			return
+			return false
 		}
 		s.failed(err)
 		s.pause(max(wait.NextBackOff(), retryAfter(err)))
 	}
+	return false
 }
 
 // verdict is what to do about an error.
@@ -114,7 +116,7 @@ func (s *Streams) resync(b *batch, want int64) verdict {
 	s.o.Log.Warn("the service has lost log lines", zap.Int("step", b.w.index), zap.Int64("lines", have-want))
 	lines := b.decode()
 	b.enc.Reset(b.enc.Buffer())
-	b.enc.AppendString(time.Now(), gapText(have-want, "the service no longer has them"))
+	b.enc.AppendString(time.Now(), gapText(have-want, s.lostWhy))
 	for _, l := range lines {
 		b.enc.AppendString(l.Time, l.Text)
 	}
@@ -138,10 +140,14 @@ func (s *Streams) halve(b *batch, e *api.Error) verdict {
 	}
 	first := &batch{w: b.w, end: b.end - int64(len(lines)-half)}
 	for _, l := range lines[:half] {
-		first.enc.AppendString(l.Time, l.Text)
+		first.add(l)
 	}
 	b.dropFirst(half)
-	s.deliver(first)
+	if !s.deliver(first) {
+		s.mu.Lock()
+		s.queue.left = append(s.queue.left, first)
+		s.mu.Unlock()
+	}
 	return changed
 }
 
@@ -158,21 +164,27 @@ func (b *batch) decode() []api.LogLine {
 func (b *batch) dropFirst(n int) {
 	lines := b.decode()[n:]
 	b.enc.Reset(b.enc.Buffer())
+	b.text = 0
 	for _, l := range lines {
-		b.enc.AppendString(l.Time, l.Text)
+		b.add(l)
 	}
 }
 
+func (b *batch) add(l api.LogLine) {
+	b.enc.AppendString(l.Time, l.Text)
+	b.text += int64(len(l.Text))
+}
+
 // replace puts one line that says why in the place of all lines of b.
-func (b *batch) replace(why string) { b.missing(b.enc.Lines(), why) }
+func (b *batch) replace(why string) { b.missing(b.lines(), why) }
 
 // missing makes b say that it had n lines, and why they are gone. The lines
 // after them then have lower numbers with the service than with us.
-func (b *batch) missing(n int, why string) {
-	b.gap = true
+func (b *batch) missing(n int64, why string) {
+	b.gap, b.lost, b.text = true, 0, 0
 	b.enc.Reset(b.enc.Buffer())
-	b.enc.AppendString(time.Now(), gapText(int64(n), why))
-	b.w.shift += 1 - int64(n)
+	b.add(api.LogLine{Time: time.Now(), Text: gapText(n, why)})
+	b.w.shift += 1 - n
 }
 
 func gapText(lines int64, why string) string {
@@ -183,7 +195,9 @@ func gapText(lines int64, why string) string {
 func (s *Streams) accepted(b *batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b.w.acked = b.end
+	b.w.acknowledge(b.end)
+	s.stuck = time.Time{}
+	_ = s.queue.spool.note(b.w) // without it, the service tells where it is
 	if s.failing {
 		s.failing, s.lastErr = false, nil
 		s.o.Log.Info("the service takes job logs again")

@@ -44,8 +44,9 @@ type Options struct {
 	FlushBytes    int           // size of a batch that does not wait; default 256 KiB
 	BatchBytes    int           // to which it may grow while the sender is busy; default 1 MiB
 	MemoryBytes   int           // of batches kept in memory; default 4 MiB
-	SpoolDir      string        // where batches go that memory has no room for, made when needed; empty: writers wait instead
-	SpoolCap      int64         // most bytes on disk; when it is reached, writers wait; default 1 GiB
+	SpoolDir      string        // where batches go that memory has no room for, for them alone, made when needed; empty: there is none
+	SpoolCap      int64         // most bytes on disk; the middle goes when there are more; default 256 MiB
+	Patience      time.Duration // how long writers wait for room when memory is full and there is no spool, or its disk fails; default 30s
 
 	RetryWait    time.Duration // before the first resend, growing from there; default 200ms
 	RetryMaxWait time.Duration // default 10s
@@ -58,7 +59,8 @@ func (o Options) withDefaults() Options {
 	set(&o.FlushBytes, 256<<10)
 	set(&o.BatchBytes, max(1<<20, o.FlushBytes))
 	set(&o.MemoryBytes, 4<<20)
-	set(&o.SpoolCap, 1<<30)
+	set(&o.SpoolCap, 256<<20)
+	set(&o.Patience, 30*time.Second)
 	set(&o.RetryWait, 200*time.Millisecond)
 	set(&o.RetryMaxWait, 10*time.Second)
 	if o.Log == nil {
@@ -94,17 +96,27 @@ type Streams struct {
 	maxBatch int // BatchBytes, until the service finds that too large
 	flushing int // calls of Flush that wait
 	failing  bool
-	lastErr  error // of the last try, while failing
-	lastSend time.Time
-	clean    []byte // scratch
+	lastErr  error         // of the last try, while failing
+	lastSend time.Time     // when the sender got what it has, or had, in hand
+	lastTook time.Duration // how long it had the last batch in hand
+	stuck    time.Time     // since when writers wait and nothing was accepted; zero when they do not
+	lostWhy  string        // why the service may lack lines that are no longer held
+	clean    []byte        // scratch
 
 	over    bool  // nothing is taken or sent any more
+	closed  bool  // what was left is in the spool
 	err     error // why, if the service said so
 	stopped chan struct{}
 }
 
 // New returns Streams and starts its sender, which Close ends.
 func New(o Options) *Streams {
+	s := newStreams(o)
+	s.start()
+	return s
+}
+
+func newStreams(o Options) *Streams {
 	s := &Streams{
 		o:       o.withDefaults(),
 		masks:   redact.NewSet(o.Secrets...),
@@ -112,16 +124,20 @@ func New(o Options) *Streams {
 		done:    make(chan struct{}),
 		steps:   map[int]*Writer{},
 		stopped: make(chan struct{}),
+		lostWhy: "the service no longer has them",
 	}
 	s.changed = sync.NewCond(&s.mu)
 	s.maxBatch = s.o.BatchBytes
 	s.queue = queue{memory: s.o.MemoryBytes, spool: spool{dir: s.o.SpoolDir, limit: s.o.SpoolCap}, log: s.o.Log}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s
+}
+
+func (s *Streams) start() {
 	go func() {
 		defer close(s.done)
 		s.send()
 	}()
-	return s
 }
 
 // Step returns the Writer of a step, always the same for the same index.
@@ -146,6 +162,7 @@ func (s *Streams) Continue(index int) *Writer {
 	defer s.mu.Unlock()
 	if w.next == 0 {
 		w.shift, w.blind = 1<<40, true
+		w.acknowledge(0)
 	}
 	return w
 }
@@ -176,7 +193,7 @@ func (s *Streams) Flush(ctx context.Context) error {
 		case left == 0:
 			return nil
 		case s.err != nil:
-			return s.err
+			return s.undelivered(left, s.err)
 		case s.over:
 			return errClosed
 		case ctx.Err() != nil:
@@ -187,15 +204,17 @@ func (s *Streams) Flush(ctx context.Context) error {
 }
 
 func (s *Streams) undelivered(lines int64, cause error) error {
-	if s.lastErr != nil {
+	if s.lastErr != nil && s.err == nil {
 		return fmt.Errorf("deliver %d log lines: %w, the last try ended with: %w", lines, cause, s.lastErr)
 	}
 	return fmt.Errorf("deliver %d log lines: %w", lines, cause)
 }
 
 // Close ends the last line of every step, delivers everything, stops the sender
-// and removes the spool. When ctx ends first it drops what is left and says so.
-// What is written later is dropped. Close may be called again.
+// and removes the spool. When ctx ends first, it says so and leaves what was not
+// delivered in the spool, for Resume; without a spool, or when the service has
+// refused the job, it is dropped. What is written later is dropped. Close may be
+// called again.
 func (s *Streams) Close(ctx context.Context) error {
 	defer context.AfterFunc(ctx, s.abandon)() // frees a writer that waits for room
 	s.mu.Lock()
@@ -215,10 +234,37 @@ func (s *Streams) Close(ctx context.Context) error {
 	}
 	s.abandon()
 	<-s.done
+	return errors.Join(err, s.finish())
+}
+
+// finish leaves what was not delivered in the spool, or removes that.
+func (s *Streams) finish() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue.close()
-	return err
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	var open []*batch
+	var undelivered []*Writer
+	for _, w := range s.steps {
+		if w.batch != nil {
+			open = append(open, w.batch)
+			w.batch = nil
+		}
+		if w.acked < w.next {
+			undelivered = append(undelivered, w)
+		}
+	}
+	s.open = nil
+	if len(undelivered) == 0 || s.err != nil || s.o.SpoolDir == "" {
+		s.queue.close()
+		return nil
+	}
+	if err := s.queue.keep(open, undelivered); err != nil {
+		return fmt.Errorf("keep what was not delivered in %s: %w", s.o.SpoolDir, err)
+	}
+	return nil
 }
 
 func (s *Streams) leftBehind(cause error) error {
@@ -345,8 +391,7 @@ func (s *Streams) due(now time.Time) (*batch, time.Duration) {
 			w.batch = nil
 			s.open = slices.Delete(s.open, i, i+1)
 			b.sealed = now
-			s.queue.hold(b)
-			return b, 0
+			return s.queue.hold(b), 0
 		}
 		if wait == 0 || left < wait {
 			wait = left

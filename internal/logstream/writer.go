@@ -28,12 +28,28 @@ type Writer struct {
 	held    int    // bytes that mask holds back
 	batch   *batch // open, or nil
 	next    int64  // number of the next line
+	handed  int64  // lines before it were handed to the sender
 	acked   int64  // lines before it were accepted
 	dropped bool   // something was written after the end
+	shed    int64  // bytes that were dropped for want of room, and are not in the log as missing yet
+
+	ackedShift int64 // shift and blind when acked was set
+	ackedBlind bool
 
 	// The sender's own, once there is a first batch.
 	shift int64 // what the service's numbers have on top of ours
 	blind bool  // shift is a guess, too high
+}
+
+// acknowledge notes that the service has the lines before end. It is for the
+// sender, and for who comes after it.
+func (w *Writer) acknowledge(end int64) {
+	w.acked, w.ackedShift, w.ackedBlind = end, w.shift, w.blind
+}
+
+// mark is what another process has to know to go on.
+func (w *Writer) mark() mark {
+	return mark{acked: w.acked, shift: w.ackedShift, blind: w.ackedBlind, shed: w.shed, next: w.next}
 }
 
 func newWriter(s *Streams, index int) *Writer {
@@ -43,8 +59,8 @@ func newWriter(s *Streams, index int) *Writer {
 }
 
 // Write takes output of the step. It always takes all of p and never fails: a
-// step must not break because its log cannot be delivered. It waits when memory
-// and spool are full.
+// step must not break because its log cannot be delivered. It may wait
+// for room; doc.go says when.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -186,6 +202,7 @@ func (w *Writer) append(now time.Time, line []byte) {
 	}
 	small := w.batch.enc.Size() < s.o.FlushBytes
 	w.batch.enc.Append(now, line)
+	w.batch.text += int64(len(line))
 	w.next++
 	w.batch.end = w.next
 	switch size := w.batch.enc.Size(); {
@@ -194,7 +211,7 @@ func (w *Writer) append(now time.Time, line []byte) {
 		w.batch = nil
 		s.open = slices.DeleteFunc(s.open, func(o *Writer) bool { return o == w })
 		b.sealed = time.Now()
-		s.queue.push(b)
+		s.queue.push(b, s.mayShed(b.sealed))
 		s.wakeSender()
 	case small && size >= s.o.FlushBytes:
 		s.wakeSender()
