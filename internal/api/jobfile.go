@@ -23,6 +23,10 @@ type JobFile struct {
 	// directory when there is none, and prints its final report as the last line
 	// of its standard output as well.
 	ReportPath string `json:"reportPath"`
+	// SpoolDirectory is where logs wait that the service does not take, and where
+	// those are left that it has not taken when the executor ends. Empty means
+	// SpoolName beside the report. It is made when needed and removed when empty.
+	SpoolDirectory string `json:"spoolDirectory,omitempty"`
 
 	HeartbeatInterval Duration `json:"heartbeatInterval,omitempty"` // default 30s
 	Timeout           Duration `json:"timeout,omitempty"`           // the agent's own limit of the whole job; the smaller of this and the definition's counts
@@ -32,6 +36,10 @@ type JobFile struct {
 	QuickGrace        Duration `json:"quickGrace,omitempty"`        // the same for the others; default 30s
 	DeliverTimeout    Duration `json:"deliverTimeout,omitempty"`    // how long to keep trying to deliver logs and status at the end; default 10m
 }
+
+// SpoolName is the directory beside the report in which logs wait, unless
+// SpoolDirectory names another.
+const SpoolName = "spool"
 
 // Report is the executor's own word about its job, kept in a file so that it
 // outlives the executor. An agent believes a job succeeded only when the report

@@ -5,7 +5,8 @@
 // a file, which is its word to that agent.
 //
 // Run is the whole of it. A job is never slowed down by a service that is away:
-// statuses and log lines wait in order and are delivered when it is back.
+// statuses and log lines wait in order and are delivered when it is back. Log
+// lines that it does not get back for stay in the spool, for the agent to deliver.
 package executor
 
 import (
@@ -128,7 +129,7 @@ func newExecution(o Options, file jobFile) (*execution, error) {
 	e.streams = logstream.New(logstream.Options{
 		Sink:     e.job,
 		Secrets:  file.secrets(o.Environ),
-		SpoolDir: filepath.Join(private, "spool"),
+		SpoolDir: file.SpoolDirectory, // not in private, which ends with us
 		Log:      o.Log,
 	})
 	e.courier = newCourier(e.job, e.streams, e.report, o.Log)

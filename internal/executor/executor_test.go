@@ -1,18 +1,23 @@
 package executor_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/longshore-run/longshore/internal/api"
+	"github.com/longshore-run/longshore/internal/api/client"
+	"github.com/longshore-run/longshore/internal/logstream"
 	"github.com/longshore-run/longshore/internal/testkit"
 )
 
@@ -271,6 +276,73 @@ func TestAServiceThatDoesNotComeBack(t *testing.T) {
 	e := start(t, s, definition("echo unheard"), func(f *api.JobFile) { f.DeliverTimeout = api.Duration(300 * time.Millisecond) })
 	// The work is done, and the report says so: the agent may be luckier.
 	e.expect(api.ExitServiceLost, api.OutcomeSucceeded, false)
+	s.set(func() { s.away = false })
+	e.push(s)
+	if got := s.log(1); got != "$ echo unheard\nunheard\n" {
+		t.Errorf("log = %q", got)
+	}
+}
+
+// push delivers what the executor left, as an agent would.
+func (e *execution) push(s *service) {
+	e.t.Helper()
+	c, err := client.New(client.Options{BaseURL: s.URL})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer c.CloseIdle()
+	spool := filepath.Join(e.dir, api.SpoolName)
+	streams, err := logstream.Resume(logstream.Options{Sink: c.Job("job-1", jobToken), SpoolDir: spool})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.t.Context()), time.Minute)
+	defer cancel()
+	if err := streams.Close(ctx); err != nil {
+		e.t.Errorf("deliver the rest: %v", err)
+	}
+	if _, err := os.Stat(spool); !errors.Is(err, os.ErrNotExist) {
+		e.t.Errorf("the spool is still there: %v", err)
+	}
+}
+
+// TestAKilledExecutorLeavesItsSpool: what lay in memory is a gap that says so.
+func TestAKilledExecutorLeavesItsSpool(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	e := start(t, s, definition("echo before; until [ -e away ]; do sleep 0.02; done; seq 1 600000; echo > done; while kill -0 $LONGSHORE_EXECUTOR_PID; do sleep 0.1; done"), nil)
+	s.awaitLog(1, "\nbefore\n")
+	s.set(func() { s.away, s.gaps = true, true })
+	if err := os.WriteFile(filepath.Join(e.dir, "work", "away"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.await("the end of the output", func() bool { _, err := os.Stat(filepath.Join(e.dir, "work", "done")); return err == nil })
+	if err := syscall.Kill(-e.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	_ = e.cmd.Wait()
+	s.set(func() { s.away = false })
+	e.push(s)
+	_, log, _ := strings.Cut(s.log(1), "\nbefore\n")
+	next, missing := 1, 0
+	for line := range strings.Lines(log) {
+		var n int
+		if k, _ := fmt.Sscanf(line, "[longshore: %d lines of this log are missing: they were lost with the program", &n); k == 1 {
+			next, missing = next+n, missing+n
+			continue
+		}
+		if strings.HasPrefix(line, "[longshore: lines may be missing here") {
+			break
+		}
+		if line != fmt.Sprintf("%d\n", next) {
+			t.Fatalf("line %q, want number %d", line, next)
+		}
+		next++
+	}
+	// Memory holds 4 MiB, which is some 90 000 lines of these.
+	if next < 300_000 || missing == 0 || missing > 200_000 || !strings.HasSuffix(log, "was killed]\n") {
+		t.Errorf("up to number %d, %d missing, and at the end %q", next, missing, log[max(0, len(log)-100):])
+	}
 }
 
 func TestTimeoutOfAStepAndOfTheJob(t *testing.T) {

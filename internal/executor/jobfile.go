@@ -58,6 +58,9 @@ func takeJobFile(path string, stdin io.Reader, log *zap.Logger) (file jobFile, d
 		}
 		file.ReportPath = filepath.Join(filepath.Dir(path), "report.json")
 	}
+	if file.SpoolDirectory == "" {
+		file.SpoolDirectory = filepath.Join(filepath.Dir(file.ReportPath), api.SpoolName)
+	}
 	if err := os.MkdirAll(filepath.Dir(file.ReportPath), 0o700); err != nil {
 		return jobFile{}, nil, fmt.Errorf("make the directory of the report: %w", err)
 	}

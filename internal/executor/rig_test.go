@@ -104,7 +104,11 @@ func (e *execution) wait() int {
 	_ = e.cmd.Wait()
 	left, _ := filepath.Glob(filepath.Join(e.dir, "*"))
 	for _, path := range left {
-		if name := filepath.Base(path); name != "report.json" && name != "work" && !strings.HasPrefix(name, "kept") {
+		name := filepath.Base(path)
+		if name == api.SpoolName && !e.report().Delivered {
+			continue
+		}
+		if name != "report.json" && name != "work" && !strings.HasPrefix(name, "kept") {
 			e.t.Errorf("the executor left %s behind", name)
 		}
 	}
