@@ -87,7 +87,7 @@ Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetVersionTemplate("longshore-agent {{.Version}}\n")
-	root.AddCommand(newRunCommand(environ, stderr), newDrainCommand(environ), newStatusCommand(environ), &cobra.Command{
+	root.AddCommand(newRunCommand(environ, stderr), newDrainCommand(environ), newStatusCommand(environ), newLogsCommand(environ, stderr), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of this program",
 		Args:  cobra.NoArgs,

@@ -89,7 +89,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"--help"}, {"run", "--help"}, {"drain", "--help"}, {"status", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"run", "--help"}, {"drain", "--help"}, {"status", "--help"}, {"logs", "push", "--help"}} {
 		var stdout bytes.Buffer
 		if exit := run(t.Context(), args, nil, &stdout, io.Discard); exit != 0 {
 			t.Fatalf("%q exits with %d", args, exit)

@@ -20,8 +20,9 @@ var banned = map[string][]string{
 	// The nouns depend on the standard library alone.
 	"internal/api": {mod, "github.com/", "go.uber.org/", "gopkg.in/", "golang.org/"},
 	// The agent's rules know no place where jobs live, and no server.
-	"internal/poll":   {mod + "internal/backend", mod + "internal/control", mod + "internal/server", mod + "internal/store", "github.com/docker/", "k8s.io/"},
-	"internal/runner": {mod + "internal/backend/", mod + "internal/control", mod + "internal/server", mod + "internal/store", "github.com/docker/", "k8s.io/"},
+	"internal/poll":        {mod + "internal/backend", mod + "internal/control", mod + "internal/server", mod + "internal/store", "github.com/docker/", "k8s.io/"},
+	"internal/runner":      {mod + "internal/backend/", mod + "internal/control", mod + "internal/server", mod + "internal/store", "github.com/docker/", "k8s.io/"},
+	"internal/undelivered": {mod + "internal/backend", mod + "internal/runner", mod + "internal/executor", mod + "internal/control", mod + "internal/server", mod + "internal/store", "github.com/docker/", "k8s.io/"},
 	// What runs inside a job stays small, and knows neither side's internals.
 	"cmd/executor":      {mod + "internal/backend", mod + "internal/control", mod + "internal/server", mod + "internal/store", mod + "internal/config", "github.com/docker/", "k8s.io/", "modernc.org/", "github.com/prometheus/"},
 	"internal/workflow": {mod + "internal/gitsrc", mod + "internal/deps", mod + "internal/api/client", "github.com/go-git/"},

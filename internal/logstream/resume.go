@@ -58,7 +58,7 @@ func (s *Streams) load() error {
 	began := map[*Writer]bool{} // has a record
 	for _, e := range entries { // by name, which is in order
 		number, err := strconv.Atoi(strings.TrimSuffix(e.Name(), fileEnd))
-		if err != nil || !strings.HasSuffix(e.Name(), fileEnd) {
+		if err != nil || !IsSpoolFile(e.Name()) {
 			continue
 		}
 		if err := s.loadFile(number, began); err != nil {
@@ -129,6 +129,16 @@ func (s *Streams) conclude(known map[int]mark) {
 		s.queue.last = append(s.queue.last, b)
 	}
 	s.queue.spool.marks.complete = true // from here on
+}
+
+// IsSpoolFile reports whether a file of that name may be part of a spool.
+func IsSpoolFile(name string) bool {
+	number, ok := strings.CutSuffix(name, fileEnd)
+	if !ok {
+		return name == marksName
+	}
+	_, err := strconv.ParseUint(number, 10, 32)
+	return err == nil && len(number) == 8
 }
 
 const tornText = "[longshore: lines may be missing here: the program that kept this log was killed]\n"
