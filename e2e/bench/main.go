@@ -57,6 +57,7 @@ var sections = []section{
 	{"b4", "B4 Log visibility: printed to readable through the API", logVisibility, false},
 	{"b8", "B8 Idle cost, size, start", idle, false},
 	{"b10", "B10 Recovery: an agent that is killed under a running job", agentRecovery, false},
+	{"b10-server", "B10 Recovery: a server that is killed, with 10,000 deployments stored", serverRecovery, false},
 	{"soak", "Soak: half an hour of deployments", soak, true},
 }
 
