@@ -72,6 +72,9 @@ const (
 	OutcomeServiceLost   Outcome = "service-lost"
 )
 
+// Valid reports whether o is one of the outcomes above.
+func (o Outcome) Valid() bool { return o.ExitCode() != 1 }
+
 // Exit codes of "longshore-executor run". Any other code is a crash. They are
 // disjoint from those of the user's own commands, which are never passed on.
 const (

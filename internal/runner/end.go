@@ -102,6 +102,7 @@ func (j *run) lastWords(ctx context.Context, v verdict) error {
 	if v.step == unknownStep {
 		return j.failFirst(ctx, v.line)
 	}
+	v.step = min(v.step, max(len(j.def.Steps), 1)-1)
 	if err := j.say(ctx, v.step, v.line); err != nil {
 		return err
 	}

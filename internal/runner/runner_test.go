@@ -161,6 +161,36 @@ func TestHowJobsEnd(t *testing.T) {
 			outcome: "executor-crashed", history: "0 running, 0 succeeded, 1 running, 1 succeeded, 2 running, 2 failed",
 			step: 2, line: "$ step\nThe executor crashed with exit code 139 (killed by SIGSEGV).",
 		},
+		"the executor crashes before the service has heard of the steps before": {
+			executor: func(s *service) func(context.Context, fake.Job) backend.Exit {
+				return func(context.Context, fake.Job) backend.Exit {
+					s.succeed(0)
+					return backend.Exit{Code: 137, Report: &api.Report{Step: 2, Status: api.StepRunning}}
+				}
+			},
+			outcome: "executor-crashed", history: "0 running, 0 succeeded, 1 running, 1 succeeded, 2 failed",
+			step: 2, line: "The executor crashed with exit code 137",
+		},
+		"the executor crashes between two steps": {
+			executor: func(s *service) func(context.Context, fake.Job) backend.Exit {
+				return func(context.Context, fake.Job) backend.Exit {
+					s.succeed(1)
+					return backend.Exit{Code: 137, Report: &api.Report{Step: 1, Status: api.StepSucceeded}}
+				}
+			},
+			outcome: "executor-crashed", history: "0 running, 0 succeeded, 1 running, 1 succeeded, 2 failed",
+			step: 2, line: "The executor crashed with exit code 137",
+		},
+		"the executor crashes after the last step and before the service has heard of it": {
+			executor: func(s *service) func(context.Context, fake.Job) backend.Exit {
+				return func(context.Context, fake.Job) backend.Exit {
+					s.succeed(1)
+					return backend.Exit{Code: 137, Report: &api.Report{Step: 2, Status: api.StepSucceeded}}
+				}
+			},
+			outcome: "executor-crashed", history: "0 running, 0 succeeded, 1 running, 1 succeeded, 2 failed",
+			step: 2, line: "The executor crashed with exit code 137",
+		},
 		"the executor crashes after it ended Setup": {
 			executor: func(s *service) func(context.Context, fake.Job) backend.Exit {
 				return func(context.Context, fake.Job) backend.Exit {

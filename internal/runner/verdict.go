@@ -46,13 +46,18 @@ const stackAdvice = " If it was changing infrastructure, the stack may hold a lo
 // own word, its report: an exit code of 0 proves nothing. cause is why the agent
 // stopped the job, nil when it did not.
 func judge(e ending, cause error, limits backend.Limits) verdict {
-	report := e.exit.Report
+	report := believable(e.exit.Report)
 	if e.err == nil && report != nil && report.Outcome != "" {
 		return reported(*report, e.exit, limits)
 	}
 	v := verdict{failed: true, step: unknownStep}
 	if report != nil {
-		v.step = report.Step
+		// The steps before it have succeeded, whether or not the executor got
+		// that delivered; and so has this one, if it was on its way to the next.
+		v.step, v.settled = report.Step, true
+		if report.Status == api.StepSucceeded {
+			v.step++
+		}
 	}
 	switch {
 	case errors.Is(e.err, backend.ErrGone):
@@ -84,6 +89,15 @@ func judge(e ending, cause error, limits backend.Limits) verdict {
 		v.line = fmt.Sprintf("The executor crashed with exit code %d%s.", e.exit.Code, inBrackets(e.exit.Reason)) + stackAdvice
 	}
 	return v
+}
+
+// believable returns a report that an executor may have written, and nil for any
+// other: it lies where steps can write, too.
+func believable(r *api.Report) *api.Report {
+	if r == nil || r.Step < 0 || r.Outcome != "" && !r.Outcome.Valid() {
+		return nil
+	}
+	return r
 }
 
 // reported judges a job whose executor had the time to say how it ended.
