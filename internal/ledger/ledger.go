@@ -79,6 +79,9 @@ func Open(dir string) (*Ledger, error) {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	l := &Ledger{dir: dir}
+	if err := l.removeHalf(); err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
 	known, err := os.ReadFile(filepath.Join(dir, ownerName))
 	switch {
 	case err == nil && len(known) == 2*ownerBytes:
@@ -94,6 +97,16 @@ func Open(dir string) (*Ledger, error) {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	return l, nil
+}
+
+// removeHalf removes what a process was writing when it was killed: there are
+// tokens in it.
+func (l *Ledger) removeHalf() error {
+	half, err := filepath.Glob(filepath.Join(l.dir, halfPattern))
+	for _, name := range half {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
 }
 
 const ownerBytes = 8
@@ -124,9 +137,12 @@ func (l *Ledger) Put(e Entry) error {
 	return nil
 }
 
+// halfPattern is what files are called while they are written.
+const halfPattern = ".new-*"
+
 // write replaces a file, so that a reader finds the old one or the new one.
 func (l *Ledger) write(name string, data []byte) error {
-	f, err := os.CreateTemp(l.dir, ".new-*") // mode 0600
+	f, err := os.CreateTemp(l.dir, halfPattern) // mode 0600
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,21 @@ func entry(id string, claimed time.Time) ledger.Entry {
 	}
 }
 
+func TestWhatAKilledProcessWasWritingIsRemoved(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	half := filepath.Join(dir, ".new-123")
+	if err := os.WriteFile(half, []byte(`{"work":{"jobToken":"lsj-half`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := open(t, dir).All(); len(entries) != 0 || err != nil {
+		t.Errorf("All() = %v, %v", entries, err)
+	}
+	if _, err := os.Stat(half); !os.IsNotExist(err) {
+		t.Errorf("the half file is still there: %v", err)
+	}
+}
+
 func TestTheNextProcessReadsWhatTheLastOneWrote(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "state")
