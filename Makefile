@@ -54,6 +54,19 @@ e2e: ## Run the end-to-end tests alone, verbosely
 bench: build ## Measure against the floors and write docs/benchmarks.md (ONLY=b1,b3 narrows it, ONLY=soak works for half an hour)
 	$(GO) run ./e2e/bench -bin $(BIN) -out docs/benchmarks.md $(if $(ONLY),-only $(ONLY))
 
+.PHONY: faults
+faults: build ## Kill, cut and delay under load, check every promise, write docs/reliability.md (SEED=..., DEPLOYMENTS=...)
+	$(GO) run ./e2e/reliability -bin $(BIN) -out docs/reliability.md $(if $(SEED),-seed $(SEED)) $(if $(DEPLOYMENTS),-deployments $(DEPLOYMENTS))
+
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for a while (FUZZTIME=30s)
+	@grep -rn --include='*_test.go' -oE '^func Fuzz[A-Za-z0-9]+' cmd internal | sed -E 's#/[^/]*:[0-9]+:func # #' | sort | while read -r package target; do \
+		echo "$$package $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$package"; \
+	done
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## Run go vet, the linters and the formatter's check
 	$(GO) vet ./...

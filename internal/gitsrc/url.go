@@ -18,7 +18,7 @@ type location struct {
 	scp            bool   // written as user@host:path
 }
 
-var scpForm = regexp.MustCompile(`^(?:([^@/:\s]+)@)?([^@/:\s]+|\[[0-9a-fA-F:.]+\]):([^:\s].*)$`)
+var scpForm = regexp.MustCompile(`^(?:([^@/:\s]+)@)?([^-@/:\s\[\]][^@/:\s\[\]]*|\[[0-9a-fA-F:.]+\]):([^:\s].*)$`)
 
 // parseLocation reads a repository URL. Its errors never quote the URL, which
 // may hold a password.
@@ -76,11 +76,14 @@ func (l location) String() string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
+	if l.scp { // nothing is escaped in this form
+		if l.user != "" {
+			host = l.user + "@" + host
+		}
+		return host + ":" + l.path
+	}
 	if l.scheme == "ssh" && l.user != "" {
 		host = url.User(l.user).String() + "@" + host
-	}
-	if l.scp {
-		return host + ":" + l.path
 	}
 	if l.port != "" {
 		host += ":" + l.port
