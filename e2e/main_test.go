@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/longshore-run/longshore/e2e/rig"
 	"github.com/longshore-run/longshore/internal/testkit"
 )
@@ -48,7 +50,12 @@ func run(m *testing.M) int {
 		}
 		return reference
 	}
-	return m.Run()
+	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // target is a place where jobs live, as the tests see it.

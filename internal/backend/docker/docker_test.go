@@ -16,6 +16,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
 	"github.com/google/uuid"
+	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longshore-run/longshore/internal/api"
@@ -26,9 +27,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	backendtest.RemoveExecutor()
-	os.Exit(code)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		backendtest.RemoveExecutor()
+		os.Exit(code)
+	}))
 }
 
 // engine is the real Docker engine, as an operator uses it.
