@@ -14,11 +14,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/longshore-run/longshore/e2e/rig"
 )
@@ -86,7 +84,7 @@ func run(ctx context.Context, args []string) int {
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s\n", s.title)
 		var text bytes.Buffer
-		fmt.Fprintf(&text, "## %s\n\n_%s_\n\n", s.title, machine(ctx))
+		fmt.Fprintf(&text, "## %s\n\n_%s_\n\n", s.title, rig.Machine(ctx))
 		if err := s.run(ctx, b, &text); err != nil {
 			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", s.name, err)
 			failed = true
@@ -169,21 +167,4 @@ func writePage(path string, page map[string]string) error {
 		}
 	}
 	return os.WriteFile(path, []byte(strings.TrimRight(text.String(), "\n")+"\n"), 0o644) //nolint:gosec // a page of the documentation
-}
-
-// machine says where and when a figure was measured.
-func machine(ctx context.Context) string {
-	parts := []string{time.Now().UTC().Format("2006-01-02"), fmt.Sprintf("%d cores", runtime.NumCPU()), runtime.GOOS + "/" + runtime.GOARCH}
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		kernel, _, _ := strings.Cut(strings.TrimSpace(string(b)), "-")
-		parts = append(parts, "kernel "+kernel)
-	}
-	if out, err := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}").Output(); err == nil {
-		parts = append(parts, "Docker "+strings.TrimSpace(string(out)))
-	}
-	parts = append(parts, runtime.Version())
-	if out, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output(); err == nil {
-		parts = append(parts, "at "+strings.TrimSpace(string(out)))
-	}
-	return strings.Join(parts, ", ")
 }

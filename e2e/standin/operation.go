@@ -75,6 +75,9 @@ func (s *standin) lines() {
 			line = strconv.AppendInt(append(line, " line "...), i, 10)
 			line = append(line, ' ')
 		}
+		if len(s.signals) > 0 {
+			return // work takes it
+		}
 		if len(line) < size-1 {
 			line = append(line, pad[:size-1-len(line)]...)
 		}
@@ -82,6 +85,7 @@ func (s *standin) lines() {
 		if _, err := out.Write(line); err != nil {
 			return
 		}
+		s.record.lines++
 	}
 }
 

@@ -9,7 +9,10 @@ import (
 
 // recorder appends what happens to a file, one JSON object a line, each in a
 // single write, so that several processes may share the file.
-type recorder struct{ file *os.File }
+type recorder struct {
+	file  *os.File
+	lines int64 // printed by request
+}
 
 type event struct {
 	Event  string            `json:"event"`
@@ -20,6 +23,7 @@ type event struct {
 	Dir    string            `json:"dir,omitempty"`
 	Signal string            `json:"signal,omitempty"`
 	Exit   *int              `json:"exit,omitempty"`
+	Lines  int64             `json:"lines,omitempty"`
 }
 
 func openRecorder(env func(string) string) *recorder {
@@ -31,7 +35,7 @@ func openRecorder(env func(string) string) *recorder {
 	if err != nil {
 		f = os.Stderr
 	}
-	return &recorder{f}
+	return &recorder{file: f}
 }
 
 func (r *recorder) write(e event) {
@@ -57,7 +61,7 @@ func (r *recorder) start(argv []string, env func(string) string) {
 
 func (r *recorder) signal(s os.Signal) { r.write(event{Event: "signal", Signal: s.String()}) }
 
-func (r *recorder) end(code int) { r.write(event{Event: "end", Exit: &code}) }
+func (r *recorder) end(code int) { r.write(event{Event: "end", Exit: &code, Lines: r.lines}) }
 
 func names(list string) []string {
 	return strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' })

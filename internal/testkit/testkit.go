@@ -17,8 +17,9 @@ import (
 )
 
 // Need makes sure that part is there. A part is "docker" (an engine that
-// answers), "root" (user id 0), or the name of a program on the PATH, such as
-// "git", "sshd", "npm" or "bash".
+// answers), "root" (user id 0), "netns" (network namespaces that this user may
+// make with iproute2), or the name of a program on the PATH, such as "git",
+// "sshd", "npm" or "bash".
 func Need(t testing.TB, part string) {
 	t.Helper()
 	err := find(part)
@@ -55,9 +56,28 @@ func find(part string) error {
 			return fmt.Errorf("running as user %d", os.Geteuid())
 		}
 		return nil
+	case "netns":
+		return namespaces()
 	}
 	_, err := lookPath(part)
 	return err
+}
+
+// namespaces makes a network namespace and removes it.
+func namespaces() error {
+	ip, err := lookPath("ip")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	name := fmt.Sprintf("longshore-probe-%d", os.Getpid())
+	for _, verb := range []string{"add", "delete"} {
+		if out, err := exec.CommandContext(ctx, ip, "netns", verb, name).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip netns %s: %w: %s", verb, err, strings.TrimSpace(string(out)))
+		}
+	}
+	return nil
 }
 
 // lookPath looks where daemons are installed, too: Debian keeps sshd in

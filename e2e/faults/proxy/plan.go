@@ -36,11 +36,17 @@ type Fault struct {
 	// The rest is for Answer.
 	Code       int
 	RetryAfter string
+	Over       int64  // only for requests with more bytes; others pass
 	Body       string // empty: the error that a service would send
 }
 
 // Fail is an answer with an error code.
 func Fail(code int) Fault { return Fault{Kind: Answer, Code: code} }
+
+// TooLarge is a 413 for requests of more than so many bytes.
+func TooLarge(over int64) Fault {
+	return Fault{Kind: Answer, Code: http.StatusRequestEntityTooLarge, Over: over}
+}
 
 // Throttle is a 429 with a Retry-After header.
 func Throttle(retryAfter string) Fault {

@@ -148,7 +148,7 @@ func (p *Proxy) choose(r *http.Request) Fault {
 	if p.plan != nil {
 		f = p.plan.Choose(class, r)
 	}
-	if f.Kind == "" {
+	if f.Kind == "" || f.Over > 0 && r.ContentLength <= f.Over {
 		f.Kind = Pass
 	}
 	if p.counts[class] == nil {

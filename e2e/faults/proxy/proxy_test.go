@@ -69,17 +69,14 @@ func (s *service) through(t *testing.T, f proxy.Fault) (*http.Response, string, 
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if n := p.Counts()[proxy.Logs][or(f.Kind, proxy.Pass)]; n != 1 {
+	kind := f.Kind
+	if kind == "" || f.Over == 12 {
+		kind = proxy.Pass
+	}
+	if n := p.Counts()[proxy.Logs][kind]; n != 1 {
 		t.Errorf("counted %d faults of the kind, want 1: %v", n, p.Counts())
 	}
 	return res, string(body), err
-}
-
-func or(k, other proxy.Kind) proxy.Kind {
-	if k == "" {
-		return other
-	}
-	return k
 }
 
 func TestFaults(t *testing.T) {
@@ -102,6 +99,8 @@ func TestFaults(t *testing.T) {
 		"half an answer breaks":                   {proxy.Fault{Kind: proxy.HalfAnswer}, []string{whole}, 200, "", true},
 		"a truncated answer looks whole":          {proxy.Fault{Kind: proxy.Truncate}, []string{whole}, 200, answer[:len(answer)/2], false},
 		"an error in the server's place":          {proxy.Fail(502), nil, 502, `{"code":502,"message":"the proxy says Bad Gateway"}`, false},
+		"what is not too large passes":             {proxy.TooLarge(12), []string{whole}, 200, answer, false},
+		"what is too large does not":              {proxy.TooLarge(11), nil, 413, `{"code":413,"message":"the proxy says Request Entity Too Large"}`, false},
 		"a page in the server's place":            {proxy.Page(), nil, 200, proxy.Page().Body, false},
 		"a blackhole that ends is a broken call":  {proxy.Fault{Kind: proxy.Blackhole, For: time.Millisecond}, nil, 0, "", false},
 		"429 says when, in whatever words it has": {proxy.Throttle("-1"), nil, 429, `{"code":429,"message":"the proxy says Too Many Requests"}`, false},
