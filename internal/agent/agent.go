@@ -26,6 +26,7 @@ import (
 	"github.com/longshore-run/longshore/internal/preflight"
 	"github.com/longshore-run/longshore/internal/runner"
 	"github.com/longshore-run/longshore/internal/telemetry"
+	"github.com/longshore-run/longshore/internal/undelivered"
 )
 
 // ErrRefused is wrapped by the error of Run when the service refuses the pool
@@ -104,6 +105,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 			return nil, err
 		}
 	}
+	kept := undelivered.In(config.WorkingDirectory)
 	jobs := runner.New(runner.Options{
 		Backend:        place,
 		Pool:           pool,
@@ -111,6 +113,8 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		AgentName:      config.Name,
 		PoolName:       config.Pool,
 		ServiceURL:     config.JobServiceURL,
+		DirectURL:      config.ServiceURL,
+		Undelivered:    &kept,
 		SpoolDirectory: filepath.Join(config.WorkingDirectory, "spool"),
 		Ledger:         memory,
 		DefaultImage:   config.DefaultImage,

@@ -35,6 +35,12 @@ func (j *run) end(ctx context.Context, v verdict) string {
 	}
 	var cleaning sync.WaitGroup
 	keep := v.failed && j.o.KeepFailed
+	unsafe := j.salvage(ctx)
+	if unsafe != nil {
+		// What the job ran in goes once its log is safe.
+		keep = true
+		j.log.Warn("the job is not removed yet: its log is still in it", zap.Error(unsafe))
+	}
 	if j.workload != nil && !keep {
 		cleaning.Go(func() { j.remove(ctx) })
 	}
@@ -51,8 +57,12 @@ func (j *run) end(ctx context.Context, v verdict) string {
 	defer stopBeating(nil)
 	beating.Go(func() { j.beat(beatCtx, stopBeating) })
 
-	if j.workload != nil && keep {
+	if j.workload != nil && keep && unsafe == nil {
 		j.log.Info("failed job is kept", zap.String("workload", j.workload.ID()))
+	}
+	j.push(sayCtx)
+	if unsafe != nil {
+		defer func() { j.postpone(unsafe) }()
 	}
 	if v.step != noStep {
 		if err := j.lastWords(sayCtx, v); err != nil {
@@ -61,12 +71,25 @@ func (j *run) end(ctx context.Context, v verdict) string {
 		}
 	}
 	if err := j.streams.Close(sayCtx); err != nil && !client.Gone(err) {
-		j.log.Warn("the job's log is not complete", zap.Error(err))
+		j.log.Warn("the job's log is not complete yet", zap.Error(err))
+		j.keepOwn()
 	}
 	if dir := j.spool(); dir != "" {
 		_ = os.RemoveAll(dir)
 	}
 	return v.outcome
+}
+
+// postpone leaves the job in the ledger, so that its log is looked for again.
+func (j *run) postpone(unsafe error) {
+	if !j.unsaid { // only the log is open
+		j.entry.End = verdict{outcome: j.entry.End.Outcome, failed: j.entry.End.Failed, step: noStep}.end()
+		if err := j.o.Ledger.Put(j.entry); err != nil {
+			j.log.Warn("the end of the job is not noted", zap.Error(err))
+		}
+	}
+	j.unsaid = true
+	j.log.Debug("the job's log is looked for again later", zap.NamedError("cause", unsafe))
 }
 
 // settleEntry forgets the job, unless there is something left to say.
@@ -158,11 +181,15 @@ func unsaid(err error) error {
 }
 
 func (j *run) say(ctx context.Context, step int, text string) error {
+	if text == "" { // said by an earlier try
+		return nil
+	}
 	w := j.streams.Step(0)
 	if step > 0 || j.resumed { // another may have written there before
 		w = j.streams.Continue(step)
 	}
 	w.Line("%s", text)
+	j.said = true
 	return unsaid(j.streams.Flush(ctx))
 }
 

@@ -32,8 +32,11 @@ type run struct {
 	streams  *logstream.Streams
 	workload backend.Workload // nil until started
 	def      api.JobDefinition
-	ended    bool // end was called
-	unsaid   bool // the service does not know the end yet
+	// delivered says that the executor has delivered its whole log.
+	delivered bool
+	ended     bool // end was called
+	unsaid    bool // the service does not know the end yet
+	said      bool // the last words are in the stream of the agent
 }
 
 func newRun(o *Options, log *zap.Logger, entry ledger.Entry) *run {
@@ -46,7 +49,7 @@ func (j *run) open() {
 	j.streams = logstream.New(logstream.Options{
 		Sink:     j.job,
 		Secrets:  j.secrets(),
-		SpoolDir: j.spool(),
+		SpoolDir: j.ownSpool(),
 		Log:      j.log,
 	})
 }
@@ -195,6 +198,14 @@ func (j *run) secrets() []string {
 	return without(secrets, "")
 }
 
+func (j *run) ownSpool() string {
+	if j.spool() == "" {
+		return ""
+	}
+	return filepath.Join(j.spool(), ownSpool)
+}
+
+// spool is the directory of the job's lines that wait, "" for none.
 func (j *run) spool() string {
 	if j.o.SpoolDirectory == "" {
 		return ""

@@ -24,6 +24,7 @@ import (
 	"github.com/longshore-run/longshore/internal/backend"
 	"github.com/longshore-run/longshore/internal/ledger"
 	"github.com/longshore-run/longshore/internal/logstream"
+	"github.com/longshore-run/longshore/internal/undelivered"
 )
 
 // Job makes the calls that a job token allows. *client.Job is one.
@@ -51,7 +52,11 @@ type Options struct {
 
 	AgentName, PoolName string // for labels
 	ServiceURL          string // as jobs reach it
+	DirectURL           string // the same, as this agent does
 	SpoolDirectory      string // for log lines that wait for the service
+	// Undelivered keeps lines that the service did not take before the end of a
+	// job. Nil: they are lost with it.
+	Undelivered *undelivered.Store
 	// Ledger remembers jobs for the next process of this agent. Nil: a job is
 	// lost from sight with the process.
 	Ledger *ledger.Ledger

@@ -15,12 +15,13 @@ import (
 // tidyDelivery bounds how long one Tidy tries to tell the service of one end.
 const tidyDelivery = time.Minute
 
-// Tidy sees to what jobs left open: an end that the service could not be told,
-// something that could not be removed, a spool that nobody reads. It touches
+// Tidy sees to what jobs left open: a log that the service has not taken, an end
+// that it could not be told, something that could not be removed, a spool that nobody reads. It touches
 // nothing of a job that is in hand, and of another agent only what its backend
 // says is nobody's. Call it from time to time, one call after the other, once
 // Recover has succeeded.
 func (r *Runner) Tidy(ctx context.Context) {
+	r.pushKept(ctx)
 	remembered := r.retellEnds(ctx)
 	if left, err := r.o.Backend.Left(ctx); err != nil {
 		r.o.Log.Warn("cannot look for what jobs left behind", zap.Error(err))
@@ -56,6 +57,9 @@ func (r *Runner) retellEnds(ctx context.Context) map[string]bool {
 		j := newRun(&o, r.o.Log.With(zap.String("deployment_id", e.Work.Deployment()), zap.String("job_id", e.Work.JobID)), e)
 		j.resumed = true
 		j.open()
+		if w, err := r.o.Backend.Adopt(ctx, e.Work.JobID); err == nil { // its log was not safe
+			j.workload = w
+		}
 		j.end(ctx, verdictOf(*e.End))
 	}
 	return remembered

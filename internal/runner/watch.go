@@ -97,7 +97,7 @@ func (j *run) supervise(ctx, jobCtx context.Context) verdict {
 	var cause error
 	select {
 	case e := <-ended:
-		return judge(e, nil, j.o.Limits)
+		return j.conclude(e, nil)
 	case <-jobCtx.Done():
 		cause = context.Cause(jobCtx)
 	case <-overdue:
@@ -111,12 +111,20 @@ func (j *run) supervise(ctx, jobCtx context.Context) verdict {
 	}
 	select {
 	case e := <-ended:
-		return judge(e, cause, j.o.Limits)
+		return j.conclude(e, cause)
 	case <-time.After(slack): // Stop has returned: the end must show soon
 		stopWaiting()
 		<-ended
 		return judge(ending{err: errors.New("the job was stopped, and how it ended cannot be found out")}, cause, j.o.Limits)
 	}
+}
+
+// conclude judges the end of the workload, and notes whether its log is whole.
+func (j *run) conclude(e ending, cause error) verdict {
+	if report := believable(e.exit.Report); report != nil {
+		j.delivered = report.Delivered
+	}
+	return judge(e, cause, j.o.Limits)
 }
 
 // wait waits for the end of the workload, across errors of the backend: as long
