@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"testing"
 	"time"
@@ -26,11 +27,14 @@ func TestMain(m *testing.M) {
 
 func child() {
 	ctx, stops := lifecycle.Listen(context.Background(), func() { fmt.Println("leaving") }, os.Interrupt, syscall.SIGTERM)
+	first := make(chan os.Signal, 1)
+	signal.Notify(first, os.Interrupt)
 	if os.Getenv("LIFECYCLE_CHILD") == "drained" {
 		stops.Drain()
 	}
 	fmt.Println("ready")
 	<-stops.Draining()
+	<-first // so that the second signal is not sent before
 	if ctx.Err() != nil {
 		fmt.Println("the first signal cancelled")
 	}
