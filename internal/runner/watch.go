@@ -45,10 +45,14 @@ func (j *run) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			failing = false
 			j.o.Active()
 		}
-		if err == nil && held && time.Since(asked) >= j.o.StatusWait/2 {
-			continue
+		switch {
+		case err == nil && held && time.Since(asked) >= j.o.StatusWait/2:
+		case held:
+			// Let go early: the service is stopping, and so it is for every job.
+			sleep(ctx, spread(j.o.StatusInterval))
+		default:
+			sleep(ctx, jitter(j.o.StatusInterval))
 		}
-		sleep(ctx, jitter(j.o.StatusInterval))
 	}
 }
 
@@ -154,6 +158,11 @@ func (j *run) wait(ctx context.Context) (e ending) {
 // jitter returns d, more or less by up to a tenth of it.
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // spreads load, guards nothing
+}
+
+// spread returns anything between nothing and d.
+func spread(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * rand.Float64()) //nolint:gosec // spreads load, guards nothing
 }
 
 func sleep(ctx context.Context, d time.Duration) {
