@@ -103,7 +103,7 @@ type Streams struct {
 	lostWhy  string        // why the service may lack lines that are no longer held
 	clean    []byte        // scratch
 
-	over    bool  // nothing is taken or sent any more
+	over    bool  // nothing is sent any more
 	closed  bool  // what was left is in the spool
 	err     error // why, if the service said so
 	stopped chan struct{}
@@ -305,7 +305,10 @@ func (s *Streams) Err() error {
 // on taking output, and drop it.
 func (s *Streams) Stopped() <-chan struct{} { return s.stopped }
 
-// abandon ends all work.
+// deaf reports whether lines are dropped: they could neither be sent nor kept.
+func (s *Streams) deaf() bool { return s.closed || s.err != nil }
+
+// abandon ends all sending.
 func (s *Streams) abandon() {
 	s.cancel(errClosed)
 	s.mu.Lock()

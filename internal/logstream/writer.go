@@ -78,7 +78,7 @@ func (w *Writer) Line(format string, args ...any) {
 	now := time.Now()
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	if w.s.over {
+	if w.s.deaf() {
 		w.dropped = true
 		return
 	}
@@ -102,7 +102,7 @@ func (w *Writer) Close() error {
 	w.noteHeld()
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	if len(w.partial) > 0 && !w.s.over {
+	if len(w.partial) > 0 && !w.s.deaf() {
 		w.add(w.now, w.partial)
 		w.partial = w.partial[:0]
 	}
@@ -124,7 +124,7 @@ func (l lines) Write(p []byte) (int, error) {
 	defer w.s.mu.Unlock()
 	for len(p) > 0 {
 		w.s.waitForRoom() // lets go of s.mu: nothing may be half done here
-		if w.s.over {
+		if w.s.deaf() {
 			w.dropped, w.partial = true, nil
 			break
 		}
