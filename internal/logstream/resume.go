@@ -32,9 +32,13 @@ func Resume(o Options) (*Streams, error) {
 		s.cancel(errClosed)
 		return nil, fmt.Errorf("resume the log in %s: %w", o.SpoolDir, err)
 	}
+	s.resumed = s.Left()
 	s.start()
 	return s, nil
 }
+
+// Resumed returns how many lines Resume found that were to be delivered.
+func (s *Streams) Resumed() int64 { return s.resumed }
 
 // load takes over the spool.
 func (s *Streams) load() error {
@@ -143,7 +147,8 @@ func IsSpoolFile(name string) bool {
 
 const tornText = "[longshore: lines may be missing here: the program that kept this log was killed]\n"
 
-// Left tells how many lines are in Options.SpoolDir or on their way.
+// Left returns how many lines the service has not taken yet, those included
+// that can only be accounted for as missing.
 func (s *Streams) Left() (lines int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

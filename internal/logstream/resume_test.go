@@ -110,7 +110,7 @@ func TestWhatCloseLeavesIsDeliveredByAnotherProcess(t *testing.T) {
 
 			// The next one is not luckier, and has something to say, too.
 			s = resume(t, small(sink, dir))
-			if got := s.Left(); got != int64(2*n+1-10) {
+			if got := s.Resumed(); got != int64(2*n+1-10) || s.Left() != got {
 				t.Errorf("%d lines are left, want %d", got, 2*n+1-10)
 			}
 			print(s, 3, 0, 3)
@@ -210,7 +210,7 @@ func TestAKilledProcess(t *testing.T) {
 
 			sink = logstream.SinkFunc(service.take)
 			s = resume(t, small(sink, left))
-			before := s.Left()
+			before := s.Resumed()
 			mustClose(t, s)
 			mustBeEmpty(t, left)
 			total := 0

@@ -100,6 +100,7 @@ type Streams struct {
 	lastSend time.Time     // when the sender got what it has, or had, in hand
 	lastTook time.Duration // how long it had the last batch in hand
 	stuck    time.Time     // since when writers wait and nothing was accepted; zero when they do not
+	resumed  int64         // lines that Resume found
 	lostWhy  string        // why the service may lack lines that are no longer held
 	clean    []byte        // scratch
 

@@ -53,7 +53,7 @@ func (j Job) Push(ctx context.Context, sink logstream.Sink, log *zap.Logger) (Re
 			errs = errors.Join(errs, err)
 			continue
 		}
-		lines := s.Left()
+		lines := s.Resumed()
 		err = s.Close(ctx)
 		left := s.Left()
 		res.Delivered += lines - left
