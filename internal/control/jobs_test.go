@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/control"
 )
@@ -53,6 +55,52 @@ func TestStepsMoveOnlyForward(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestARepeatHasNoEffect sends every report and log batch of a job a second
+// time, as a runner does whose answers were lost, while the job runs and after
+// its end.
+func TestARepeatHasNoEffect(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	pool := p.pool(t, "one")
+	id := p.create(t, stack, simple)
+	work, job := p.claim(t, pool)
+	var sent []func() error
+	again := func() { // changes nothing that anybody can see
+		t.Helper()
+		before := try(p.Deployment(t.Context(), stack, id))(t)
+		log := try(p.StreamLogs(t.Context(), stack, id, ""))(t)
+		for i, call := range sent {
+			if err := call(); err != nil {
+				t.Errorf("repeat of call %d: %v", i, err)
+			}
+		}
+		after := try(p.Deployment(t.Context(), stack, id))(t)
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Errorf("the repeats changed the deployment:\n%s", diff)
+		}
+		if diff := cmp.Diff(log, try(p.StreamLogs(t.Context(), stack, id, ""))(t)); diff != "" {
+			t.Errorf("the repeats changed the log:\n%s", diff)
+		}
+	}
+	for step := range simpleSteps {
+		// Only the last report of a step is repeated: the runner had its answer
+		// to the one before when it sent this one.
+		must(t, p.ReportStep(t.Context(), job, job.JobID, step, api.StepRunning))
+		logs := func() error { return p.AppendLog(t.Context(), job, job.JobID, step, lines(0, 3)) }
+		must(t, logs())
+		sent = append(sent, logs)
+		ends := func() error { return p.ReportStep(t.Context(), job, job.JobID, step, api.StepSucceeded) }
+		must(t, ends())
+		sent = append(sent, ends)
+		again()
+	}
+	job = try(p.Authenticate(t.Context(), work.JobToken))(t)
+	again()
+	if n := counterValue(t, p, "longshore_server_deployments_ended_total"); n != 1 {
+		t.Errorf("deployments ended = %v, want 1", n)
 	}
 }
 

@@ -194,7 +194,11 @@ func counterValue(t testing.TB, p *plane, name string) float64 {
 	t.Helper()
 	for _, family := range try(p.reg.Gather())(t) {
 		if family.GetName() == name {
-			return family.GetMetric()[0].GetCounter().GetValue()
+			sum := 0.0
+			for _, m := range family.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+			return sum
 		}
 	}
 	t.Fatalf("there is no metric %s", name)

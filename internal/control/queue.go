@@ -60,23 +60,35 @@ func (s *Service) seen(ctx context.Context, p Principal, agent AgentInfo) error 
 }
 
 // claim takes the next deployment of the pool, nil when there is none.
-func (s *Service) claim(ctx context.Context, p Principal, agent AgentInfo) (*api.AgentWorkflowDefinition, error) {
-	// Most polls find nothing, and looking does not disturb those who write.
-	err := s.store.View(ctx, func(tx Tx) error {
-		_, err := next(tx, p)
-		return err
-	})
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
+func (s *Service) claim(ctx context.Context, p Principal, agent AgentInfo) (work *api.AgentWorkflowDefinition, err error) {
+	// Most polls find nothing, and looking does not disturb those who write. In
+	// the middle of a burst there is no need to look twice.
+	if !s.waiting.likely(p.PoolID) {
+		err := s.store.View(ctx, func(tx Tx) error {
+			_, err := next(tx, p)
+			return err
+		})
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
+	work, err = s.take(ctx, p, agent)
+	if err == nil {
+		s.waiting.found(p.PoolID, work != nil)
 	}
+	return work, err
+}
+
+// take is claim without looking first.
+func (s *Service) take(ctx context.Context, p Principal, agent AgentInfo) (*api.AgentWorkflowDefinition, error) {
 	var (
 		work *api.AgentWorkflowDefinition
 		wait time.Duration
 	)
-	err = s.update(ctx, func(tx Tx, _ *effects) error {
+	err := s.update(ctx, func(tx Tx, _ *effects) error {
 		d, err := next(tx, p)
 		if err != nil {
 			return err

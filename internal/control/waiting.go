@@ -11,6 +11,7 @@ import (
 type waiting struct {
 	mu    sync.Mutex
 	pools map[string][]*waiter
+	busy  map[string]bool // pools whose last look found work
 }
 
 // waiter is one poll that waits.
@@ -30,6 +31,27 @@ func (w *waiting) join(pool string) *waiter {
 	one := &waiter{pool: pool, woke: make(chan struct{}, 1)}
 	w.pools[pool] = append(w.pools[pool], one)
 	return one
+}
+
+// found notes whether there was work for a pool.
+func (w *waiting) found(pool string, work bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case !work:
+		delete(w.busy, pool)
+	case w.busy == nil:
+		w.busy = map[string]bool{pool: true}
+	default:
+		w.busy[pool] = true
+	}
+}
+
+// likely guesses whether there is work for a pool.
+func (w *waiting) likely(pool string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.busy[pool]
 }
 
 // rejoin makes a poll that was woken wait again.

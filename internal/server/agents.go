@@ -1,8 +1,10 @@
 package server
 
 import (
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/longshore-run/longshore/internal/control"
@@ -11,15 +13,17 @@ import (
 // PollDeployments answers GET /api/deployments/poll.
 func (s *Server) PollDeployments(w http.ResponseWriter, r *http.Request) {
 	if s.noWork.Err() != nil {
-		comeBack(w)
+		s.comeBack(w)
 		return
 	}
 	ctx, wait, done := s.hold(w, r, s.noWork)
 	defer done()
+	s.polls.Add(1)
+	defer s.polls.Add(-1)
 	work, err := s.service.Poll(ctx, from(r).Principal, agentInfo(r), wait) //nolint:contextcheck // the server's own end matters, too
 	switch {
 	case err != nil && s.noWork.Err() != nil && r.Context().Err() == nil:
-		comeBack(w)
+		s.comeBack(w)
 	case err != nil:
 		s.writeError(w, r, err)
 	case work == nil:
@@ -29,9 +33,21 @@ func (s *Server) PollDeployments(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// comeBack sends an agent away until this server is gone and the next one is there.
-func comeBack(w http.ResponseWriter) {
-	w.Header().Set("Retry-After", "1")
+// returnRate is how many agents a second are to come back to the next server:
+// three times what as many agents ask for anyway when they hold a poll a minute
+// each, for a thousand of them.
+const returnRate = 50
+
+// sendAway notes that agents are to be sent away from now on, and over how many
+// seconds they are to come back.
+func (s *Server) sendAway() { s.spread.CompareAndSwap(0, s.polls.Load()/returnRate) }
+
+// comeBack sends an agent away until this server is gone and the next one is
+// there. Few agents come back after a second; many are spread, so that they do
+// not fall on the next server all at once.
+func (s *Server) comeBack(w http.ResponseWriter) {
+	seconds := 1 + rand.Int64N(s.spread.Load()+1) //nolint:gosec // spreads load, guards nothing
+	w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 	w.WriteHeader(http.StatusNoContent)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func (s *site) held(t testing.TB, n int) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		expected := strings.NewReader("# HELP longshore_server_http_requests_held Polls and status calls that wait for something to happen.\n# TYPE longshore_server_http_requests_held gauge\nlongshore_server_http_requests_held " + string(rune('0'+n)) + "\n")
+		expected := strings.NewReader("# HELP longshore_server_http_requests_held Polls and status calls that wait for something to happen.\n# TYPE longshore_server_http_requests_held gauge\nlongshore_server_http_requests_held " + strconv.Itoa(n) + "\n")
 		err := testutil.GatherAndCompare(s.reg, expected, "longshore_server_http_requests_held")
 		if err == nil {
 			return
@@ -118,6 +119,28 @@ func TestStopWork(t *testing.T) {
 		t.Error("a call that is not held says that it was")
 	}
 	s.want(t, 503, "GET", "/readyz", "", "")
+}
+
+// TestManyAgentsComeBackSpread: a server that stops sends two hundred agents
+// away for one to five seconds, and not all for the same time.
+func TestManyAgentsComeBackSpread(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	polls := make([]<-chan reply, 200)
+	for i := range polls {
+		polls[i] = s.later(t, "GET", "/api/deployments/poll", s.pool, "Prefer: wait=60")
+	}
+	s.held(t, len(polls))
+	s.Drain()
+	times := map[string]int{}
+	for _, poll := range polls {
+		times[soon(t, poll).header.Get("Retry-After")]++
+	}
+	for second, n := range times {
+		if !strings.Contains("1 2 3 4 5", second) || n > len(polls)/2 {
+			t.Errorf("%d of %d agents come back after %q seconds", n, len(polls), second)
+		}
+	}
 }
 
 // serve runs the server on a port of its own and returns how it ends.

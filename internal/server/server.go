@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -39,6 +40,8 @@ type Server struct {
 	bodies    bodies
 	handlers  sync.WaitGroup
 	warned    warned
+	polls     atomic.Int64 // that are being answered
+	spread    atomic.Int64 // seconds over which agents that are sent away come back
 
 	// noWork ends when polls are to be answered at once, draining when every
 	// held call is.
@@ -78,12 +81,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.Se
 
 // StopWork answers all polls at once, and from now on, with no work. Everything
 // else goes on, so that the jobs under way can end.
-func (s *Server) StopWork() { s.stopWork(errDraining) }
+func (s *Server) StopWork() {
+	s.sendAway()
+	s.stopWork(errDraining)
+}
 
 // Drain answers all held calls at once, with what would be said at the end of
 // their time, and holds no call from now on. It includes StopWork, and /readyz
 // says no. Everything else goes on.
-func (s *Server) Drain() { s.drain(errDraining) }
+func (s *Server) Drain() {
+	s.sendAway()
+	s.drain(errDraining)
+}
 
 func (s *Server) routes(gatherer prometheus.Gatherer) chi.Router {
 	root := chi.NewRouter()

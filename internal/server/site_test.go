@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longshore-run/longshore/internal/api"
@@ -44,7 +45,12 @@ type site struct {
 	poolID  string
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
+	t.Helper()
+	return newSiteLogging(t, zaptest.NewLogger(t))
+}
+
+func newSiteLogging(t testing.TB, log *zap.Logger) *site {
 	t.Helper()
 	dir := t.TempDir()
 	db, err := store.Open(context.Background(), filepath.Join(dir, "longshore.db"), time.Now)
@@ -56,7 +62,7 @@ func newSite(t *testing.T) *site {
 	check(t, err)
 	s := &site{reg: prometheus.NewRegistry()}
 	s.control = control.New(control.Options{
-		Store: db, Sealer: sealer, Log: zaptest.NewLogger(t), Registerer: s.reg, PublicURL: "http://longshore.example",
+		Store: db, Sealer: sealer, Log: log, Registerer: s.reg, PublicURL: "http://longshore.example",
 	})
 	s.user, err = s.control.Bootstrap(t.Context())
 	check(t, err)
@@ -64,7 +70,7 @@ func newSite(t *testing.T) *site {
 	check(t, err)
 	s.pool, s.poolID = made.TokenValue, made.ID
 	s.Server = server.New(server.Options{
-		Service: s.control, Log: zaptest.NewLogger(t), Registerer: s.reg, Gatherer: s.reg,
+		Service: s.control, Log: log, Registerer: s.reg, Gatherer: s.reg,
 		Executors: server.NewExecutors(dir),
 	})
 	web := httptest.NewServer(s.Server)
