@@ -238,3 +238,51 @@ func TestTwoAgentsDoNotShareADirectory(t *testing.T) {
 		t.Errorf("a second agent in the same directory: %v, want %q and exit code 2", err, want)
 	}
 }
+
+func TestAnOperationWhoseExecutorDiesEndsInOrder(t *testing.T) {
+	t.Parallel()
+	on := processTarget() // in a container the kernel leaves nobody
+	s := newSite(t)
+	agent := s.agent(on)
+	ctx := bounded(t)
+	stack := stackOf(t)
+	record := filepath.Join(t.TempDir(), "record")
+	created, err := s.Create(ctx, stack, request(t, on, func(r object) {
+		operation(r)["preRunCommands"] = []string{program}
+		variables(r)["PULUMI_STANDIN_RECORD"] = record
+		variables(r)["PULUMI_STANDIN_DURATION"] = "100s"
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	recordHas(ctx, t, record, `"up"`)
+	s.killExecutor(ctx, on, agent, created.ID)
+	d, err := s.WaitEnd(ctx, stack, created.ID)
+	if err != nil || d.Status != api.StatusFailed {
+		t.Fatalf("status = %s, %v\n%s", d.Status, err, s.log(stack, created.ID))
+	}
+	events := recordHas(ctx, t, record, `"exit":255`) // interrupted, and not killed
+	if signals(events, "interrupt") != 1 || signals(events, "terminated") != 0 {
+		t.Errorf("pulumi got something else than one interrupt:\n%s", events)
+	}
+	if log := s.log(stack, created.ID); !strings.Contains(log, "killed by SIGKILL") {
+		t.Errorf("the log does not say what became of the executor:\n%s", log)
+	}
+	s.clean(on, agent, created.ID)
+}
+
+// recordHas waits until the stand-in's record has a text, and returns it all.
+func recordHas(ctx context.Context, t *testing.T, path, text string) string {
+	t.Helper()
+	for {
+		events, _ := os.ReadFile(path)
+		if strings.Contains(string(events), text) {
+			return string(events)
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the record does not get %s:\n%s", text, events)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

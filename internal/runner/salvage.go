@@ -105,6 +105,9 @@ func (r *Runner) pushKept(ctx context.Context) {
 	if r.o.Undelivered == nil {
 		return
 	}
+	if err := r.o.Undelivered.Sweep(); err != nil {
+		r.o.Log.Warn("what was kept halfway stays behind", zap.Error(err))
+	}
 	jobs, err := r.o.Undelivered.List()
 	if err != nil {
 		r.o.Log.Warn("some logs cannot be delivered", zap.Error(err))

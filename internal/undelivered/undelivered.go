@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // DirectoryName is the name of the store in an agent's working directory.
@@ -141,6 +142,24 @@ func (s Store) List() ([]Job, error) {
 		}
 	}
 	return jobs, errors.Join(errs...)
+}
+
+// halfAge is how old something half put must be to be nobody's.
+const halfAge = time.Hour
+
+// Sweep removes what a Put left that was killed halfway.
+func (s Store) Sweep() error {
+	halves, err := filepath.Glob(filepath.Join(s.dir, beginning+"*"))
+	if err != nil {
+		return fmt.Errorf("sweep undelivered logs: %w", err)
+	}
+	var errs []error
+	for _, half := range halves {
+		if info, err := os.Lstat(half); err == nil && time.Since(info.ModTime()) > halfAge {
+			errs = append(errs, os.RemoveAll(half))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Job is one job of a store.

@@ -251,3 +251,27 @@ func TestARecordThatCannotBeRead(t *testing.T) {
 		t.Errorf("List() = %v, %v", jobs, err)
 	}
 }
+
+func TestSweepRemovesWhatWasPutHalfway(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	old, young := filepath.Join(dir, undelivered.DirectoryName, ".new-1"), filepath.Join(dir, undelivered.DirectoryName, ".new-2")
+	for _, half := range []string{old, young} {
+		if err := os.MkdirAll(filepath.Join(half, "spool"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(old, long, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := undelivered.In(dir).Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("what was left halfway: %v, want it gone", err)
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Errorf("what is being put: %v, want it there", err)
+	}
+}

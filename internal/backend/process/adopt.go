@@ -22,8 +22,11 @@ type leader struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"`  // in clock ticks since the host's start
 	Boot  string `json:"bootID"` // which start that was
-	// Deployment is the job's.
-	Deployment string `json:"deploymentID"`
+	// Program is its file, which runs the steps' own commands, too.
+	Program string `json:"program"`
+	// Deployment is the job's, and Grace how long its operation may take to end.
+	Deployment string        `json:"deploymentID"`
+	Grace      time.Duration `json:"grace"`
 }
 
 // Left lists the job directories. Those of an agent that was killed before it

@@ -21,9 +21,11 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
 )
 
@@ -156,6 +158,15 @@ func (b *Backend) makeDirectory(spec backend.Spec) (string, error) {
 	return dir, nil
 }
 
+// grace is how long the operation of a job may take to end once it is
+// interrupted.
+func grace(job api.JobFile) time.Duration {
+	if job.Definition.Operation.Changes() {
+		return job.ChangeGrace.Std()
+	}
+	return job.QuickGrace.Std()
+}
+
 // validID reports whether a job id can be the name of a directory.
 func validID(id string) bool {
 	return id != "" && !strings.HasPrefix(id, ".") && !strings.ContainsAny(id, "/\x00")
@@ -196,7 +207,10 @@ func (b *Backend) startIn(dir, executor string, spec backend.Spec) (*workload, e
 	}
 	pid := cmd.Process.Pid
 	w.child, w.process = cmd, cmd.Process
-	w.leader = leader{PID: pid, Start: startOf(pid), Boot: bootID(), Deployment: spec.Job.DeploymentID}
+	w.leader = leader{
+		PID: pid, Start: startOf(pid), Boot: bootID(), Program: executor,
+		Deployment: spec.Job.DeploymentID, Grace: grace(spec.Job),
+	}
 	if err := writeLeader(dir, w.leader); err != nil {
 		b.config.Log.Warn("the executor's process is not noted; the next agent has to search for it", zap.String("directory", dir), zap.Error(err))
 	}

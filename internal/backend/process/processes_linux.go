@@ -122,6 +122,24 @@ func (w *workload) killFound() {
 	w.log.Warn("processes of a job go on multiplying", zap.String("directory", w.dir))
 }
 
+// operating reports whether a process of the job runs the executor's program:
+// the command of a step that outlives its executor.
+func (w *workload) operating() bool {
+	program, err := filepath.EvalSymlinks(w.leader.Program)
+	if err != nil {
+		return false
+	}
+	for _, p := range processTable() {
+		if p.pid == w.leader.PID || p.state == "Z" || p.state == "X" || !marked(p.pid, w.dir) {
+			continue
+		}
+		if exe, err := os.Readlink("/proc/" + strconv.Itoa(p.pid) + "/exe"); err == nil && exe == program {
+			return true
+		}
+	}
+	return false
+}
+
 // find returns the processes of the job that still run.
 func (w *workload) find(executor int) []int {
 	table := processTable()

@@ -33,6 +33,12 @@ const (
 	// maxReport bounds the report: it lies where steps can write, too.
 	maxReport = 1 << 20
 
+	// lingerLimit bounds how long an operation may go on without its executor.
+	// Nobody says meanwhile that the job lives, and services give up a job that
+	// is silent for ten minutes.
+	lingerLimit = 5 * time.Minute
+	lingerCheck = 50 * time.Millisecond
+
 	signalBase = 128 // plus a signal's number: the code of who died of it
 )
 
@@ -74,9 +80,11 @@ func (w *workload) own(await func()) {
 	case w.child == nil:
 		await()
 		w.reap()
+		w.linger()
 		w.killAll()
 	case awaitEnd(w.leader.PID):
 		// As in a container, what the executor leaves running ends with it.
+		w.linger()
 		w.killAll()
 		w.reap()
 	default:
@@ -85,6 +93,23 @@ func (w *workload) own(await func()) {
 	stop()
 	watch.Wait()
 	w.exit = w.collect()
+}
+
+// linger lets the operation of an executor that died end in order: its
+// "longshore-executor pulumi" has seen the death and interrupts pulumi, once.
+func (w *workload) linger() {
+	if r := readReport(filepath.Join(w.dir, reportName)); r != nil && r.Outcome != "" {
+		return // it did not die
+	}
+	over := time.Now().Add(min(w.leader.Grace, lingerLimit))
+	said := false
+	for !w.killed.Load() && time.Now().Before(over) && w.operating() {
+		if !said {
+			w.log.Warn("the executor of a job died; waiting for its operation to end in order", zap.String("directory", w.dir), zap.Time("until", over))
+			said = true
+		}
+		time.Sleep(lingerCheck)
+	}
 }
 
 // reap frees the executor's process id, which is that of its session, too.
