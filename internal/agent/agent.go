@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/longshore-run/longshore/internal/api/client"
+	"github.com/longshore-run/longshore/internal/backend"
 	"github.com/longshore-run/longshore/internal/dirlock"
 	"github.com/longshore-run/longshore/internal/ledger"
 	"github.com/longshore-run/longshore/internal/poll"
@@ -37,6 +39,7 @@ var ErrRefused = poll.ErrRefused
 type Agent struct {
 	loop         *poll.Loop
 	jobs         *runner.Runner
+	place        backend.Backend
 	memory       *ledger.Ledger
 	lock         *dirlock.Lock // of the working directory
 	stop         *stop
@@ -153,7 +156,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Metrics:          poll.NewMetrics(deps.Registerer),
 	})
 	return &Agent{
-		loop: loop, jobs: jobs, memory: memory, lock: lock, stop: newStop(), drainTimeout: config.DrainTimeout,
+		loop: loop, jobs: jobs, place: place, memory: memory, lock: lock, stop: newStop(), drainTimeout: config.DrainTimeout,
 		health: deps.Health, log: deps.Log,
 	}, nil
 }
@@ -170,6 +173,9 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 // idle agent has drained.
 func (a *Agent) Run(ctx context.Context, drain <-chan struct{}) error {
 	defer a.lock.Close()
+	if place, ok := a.place.(io.Closer); ok {
+		defer place.Close()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ended := make(chan struct{})

@@ -99,7 +99,7 @@ func TestFaults(t *testing.T) {
 		"half an answer breaks":                   {proxy.Fault{Kind: proxy.HalfAnswer}, []string{whole}, 200, "", true},
 		"a truncated answer looks whole":          {proxy.Fault{Kind: proxy.Truncate}, []string{whole}, 200, answer[:len(answer)/2], false},
 		"an error in the server's place":          {proxy.Fail(502), nil, 502, `{"code":502,"message":"the proxy says Bad Gateway"}`, false},
-		"what is not too large passes":             {proxy.TooLarge(12), []string{whole}, 200, answer, false},
+		"what is not too large passes":            {proxy.TooLarge(12), []string{whole}, 200, answer, false},
 		"what is too large does not":              {proxy.TooLarge(11), nil, 413, `{"code":413,"message":"the proxy says Request Entity Too Large"}`, false},
 		"a page in the server's place":            {proxy.Page(), nil, 200, proxy.Page().Body, false},
 		"a blackhole that ends is a broken call":  {proxy.Fault{Kind: proxy.Blackhole, For: time.Millisecond}, nil, 0, "", false},

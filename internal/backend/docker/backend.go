@@ -69,6 +69,9 @@ func New(config Config) (*Backend, error) {
 	return &Backend{config: config, client: c, volumes: newVolumes(), pulled: &pulled{path: config.PulledImages, now: time.Now}, accounts: map[string]account{}}, nil
 }
 
+// Close frees the connections to the engine. Jobs go on.
+func (b *Backend) Close() error { return b.client.Close() }
+
 // Start pulls the image as the policy says, makes sure that the executor is on
 // the engine, then creates, fills and starts the job's container.
 func (b *Backend) Start(ctx context.Context, spec backend.Spec, setup io.Writer) (backend.Workload, error) {

@@ -124,6 +124,7 @@ func newBackend(t *testing.T, config docker.Config) *docker.Backend {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = b.Close() })
 	return b
 }
 
