@@ -33,6 +33,7 @@ type DB struct {
 	lock   *dirlock.Lock
 	write  *sql.DB
 	read   *sql.DB
+	idle   chan *reader // a place for each connection of read
 	queue  chan *update
 	closed chan struct{}  // tells the writer to stop
 	writer sync.WaitGroup // the writer
@@ -82,11 +83,15 @@ func (db *DB) open(ctx context.Context, path string) error {
 	readers := max(4, runtime.GOMAXPROCS(0))
 	db.read.SetMaxOpenConns(readers)
 	db.read.SetMaxIdleConns(readers)
+	db.idle = make(chan *reader, readers)
+	for range readers {
+		db.idle <- &reader{stmts: statements{}}
+	}
 	conn, err := db.write.Conn(ctx)
 	if err != nil {
 		return explain(path, err)
 	}
-	w := &writer{db: db, conn: conn, stmts: map[string]*sql.Stmt{}}
+	w := &writer{db: db, conn: conn, stmts: statements{}}
 	if err := migrate(ctx, w); err != nil {
 		w.close()
 		return explain(path, err)
@@ -105,6 +110,9 @@ func (db *DB) Close() error {
 		db.probe.mu.Unlock()
 		db.writer.Wait()
 		db.probe.running.Wait()
+		for range cap(db.idle) {
+			(<-db.idle).close()
+		}
 		err = db.closeParts()
 	})
 	return err

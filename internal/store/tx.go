@@ -53,22 +53,21 @@ func begin(ctx context.Context, conn *sql.Conn, how string, f func() error) (err
 }
 
 // View runs f in a transaction that only reads.
-func (db *DB) View(ctx context.Context, f func(control.Tx) error) error {
+func (db *DB) View(ctx context.Context, f func(control.Tx) error) (err error) {
 	if err := db.present(); err != nil {
 		return err
 	}
-	conn, err := db.read.Conn(ctx)
+	r, err := db.reader(ctx)
 	if err != nil {
-		return wrap(err)
+		return err
 	}
-	defer func() { _ = conn.Close() }() // back to the pool
-	return begin(ctx, conn, "BEGIN", func() error {
-		return f(&tx{ctx: ctx, conn: conn, now: db.now().UTC(), prepared: func(text string, f func(*sql.Stmt) error) error {
-			stmt, err := conn.PrepareContext(ctx, text)
+	defer func() { db.giveBack(r, err) }()
+	return begin(ctx, r.conn, "BEGIN", func() error {
+		return f(&tx{ctx: ctx, conn: r.conn, now: db.now().UTC(), prepared: func(text string, f func(*sql.Stmt) error) error {
+			stmt, err := r.stmts.get(ctx, r.conn, text)
 			if err != nil {
 				return wrap(err)
 			}
-			defer func() { _ = stmt.Close() }() // its errors have been seen when it ran
 			return f(stmt)
 		}})
 	})

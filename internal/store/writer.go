@@ -54,7 +54,7 @@ func (db *DB) Update(ctx context.Context, f func(control.Tx) error) error {
 type writer struct {
 	db    *DB
 	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
+	stmts statements
 }
 
 // run serves the queue until the DB is closed.
@@ -157,13 +157,9 @@ func guard(t *tx, f func(control.Tx) error) (err error) {
 func (w *writer) inTx(ctx context.Context, f func(*tx) error) error {
 	return begin(ctx, w.conn, "BEGIN IMMEDIATE", func() error {
 		return f(&tx{ctx: ctx, conn: w.conn, now: w.db.now().UTC(), prepared: func(text string, f func(*sql.Stmt) error) error {
-			stmt, ok := w.stmts[text]
-			if !ok {
-				var err error
-				if stmt, err = w.conn.PrepareContext(ctx, text); err != nil {
-					return wrap(err)
-				}
-				w.stmts[text] = stmt
+			stmt, err := w.stmts.get(ctx, w.conn, text)
+			if err != nil {
+				return wrap(err)
 			}
 			return f(stmt)
 		}})
@@ -172,8 +168,6 @@ func (w *writer) inTx(ctx context.Context, f func(*tx) error) error {
 
 // close gives the connection back. There is nothing left that could be lost.
 func (w *writer) close() {
-	for _, stmt := range w.stmts {
-		_ = stmt.Close()
-	}
+	w.stmts.close()
 	_ = w.conn.Close()
 }
