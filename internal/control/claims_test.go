@@ -25,7 +25,7 @@ func TestAClaimThatNobodyTookUpIsTakenBack(t *testing.T) {
 	pool := p.pool(t, "one")
 	first := p.create(t, stack, simple)
 	later := p.create(t, stack, simple)
-	lost, dead := p.claim(t, pool)
+	lost, _ := p.claim(t, pool)
 	p.clock.Advance(control.DefaultClaimTimeout - time.Second)
 	must(t, p.Look(t.Context()))
 	if got := p.status(t, stack, first); got != api.StatusAccepted {
@@ -48,7 +48,7 @@ func TestAClaimThatNobodyTookUpIsTakenBack(t *testing.T) {
 		t.Errorf("the next claim is %+v, want %s under a new job and token", again, first)
 	}
 	try(p.JobDefinition(t.Context(), job, job.JobID, again.JobToken))(t)
-	dead = try(p.Authenticate(t.Context(), lost.JobToken))(t)
+	dead := try(p.Authenticate(t.Context(), lost.JobToken))(t)
 	_, err := p.JobDefinition(t.Context(), dead, dead.JobID, lost.JobToken)
 	wantCode(t, err, 410)
 	wantCode(t, p.Heartbeat(t.Context(), dead, dead.JobID), 410)

@@ -29,7 +29,7 @@ func (db *DB) Ready(ctx context.Context) error {
 		return err
 	}
 	select {
-	case <-db.ask():
+	case <-db.ask(): //nolint:contextcheck // the answer is for others, too
 		db.probe.mu.Lock()
 		defer db.probe.mu.Unlock()
 		return db.probe.err
