@@ -100,7 +100,7 @@ func TestAFullDiskFailsTheJobAndNotTheAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	command(t, []string{umount, dir}, mount, "-t", "tmpfs", "-o", "size=4m", "longshore-faults", dir)
-	a := s.agent("--concurrency", "1", "--working-directory", dir)
+	a := s.agent("--concurrency", "1", "--working-directory", dir, "--disk-min-free", "1MiB")
 	t.Cleanup(func() { s.stop(a) }) // before the file system goes
 
 	id := s.create(request(nil, `echo "filling"; dd if=/dev/zero of=big bs=65536 count=1000; code=$?; for i in 1 2 3 4 5 6 7 8 9 10; do echo "line $i after it is full"; done; exit $code`))

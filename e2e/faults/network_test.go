@@ -17,11 +17,6 @@ import (
 	"github.com/longshore-run/longshore/internal/api"
 )
 
-// always does the same to every request.
-func always(f proxy.Fault) proxy.Plan {
-	return proxy.PlanFunc(func(proxy.Class, *http.Request) proxy.Fault { return f })
-}
-
 // TestAServiceThatMisbehavesForAWhileLosesNothing: in the middle of a running
 // operation every answer goes wrong for some seconds. The operation goes on, and
 // afterwards everything it printed is there.

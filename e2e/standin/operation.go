@@ -116,6 +116,10 @@ func (s *standin) work() int {
 				end = time.After(resourceTime)
 			}
 		case <-end:
+			if len(s.signals) > 0 { // it came first
+				end = time.After(0)
+				continue
+			}
 			if interrupted {
 				fmt.Fprintln(s.err, "error: update canceled")
 				return 255

@@ -239,15 +239,22 @@ func (c *call) send() (*http.Response, error) {
 	return c.proxy.client.RoundTrip(out)
 }
 
+// answered is a whole answer.
+type answered struct {
+	code   int
+	header http.Header
+	body   []byte
+}
+
 // answer sends the request and reads the whole answer.
-func (c *call) answer() (*http.Response, []byte, error) {
+func (c *call) answer() (a answered, err error) {
 	res, err := c.send()
 	if err != nil {
-		return nil, nil, err
+		return a, err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	return res, body, err
+	return answered{res.StatusCode, res.Header, body}, err
 }
 
 // pass is what a proxy is for. A server that is away shows as a connection that
@@ -259,7 +266,7 @@ func (c *call) pass() {
 		return
 	}
 	defer res.Body.Close()
-	header(c.w, res)
+	header(c.w, res.Header)
 	c.w.WriteHeader(res.StatusCode)
 	if _, err := io.Copy(c.w, res.Body); err != nil {
 		cut(c.w)
@@ -304,15 +311,15 @@ func (c *call) halfRequest() {
 
 // halfAnswer has the server do it, and cuts in the middle of its answer.
 func (c *call) halfAnswer() {
-	res, body, err := c.answer()
-	if err != nil || res.StatusCode == http.StatusNoContent || len(body) == 0 {
+	a, err := c.answer()
+	if err != nil || a.code == http.StatusNoContent || len(a.body) == 0 {
 		cut(c.w)
 		return
 	}
-	header(c.w, res)
-	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	c.w.WriteHeader(res.StatusCode)
-	_, _ = c.w.Write(body[:len(body)/2])
+	header(c.w, a.header)
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
+	c.w.WriteHeader(a.code)
+	_, _ = c.w.Write(a.body[:len(a.body)/2])
 	_ = http.NewResponseController(c.w).Flush()
 	cut(c.w)
 }
@@ -320,15 +327,15 @@ func (c *call) halfAnswer() {
 // truncate has the server do it, and gives the caller half of the answer as if
 // that were all.
 func (c *call) truncate() {
-	res, body, err := c.answer()
+	a, err := c.answer()
 	if err != nil {
 		cut(c.w)
 		return
 	}
-	header(c.w, res)
+	header(c.w, a.header)
 	c.w.Header().Del("Content-Length")
-	c.w.WriteHeader(res.StatusCode)
-	_, _ = c.w.Write(body[:len(body)/2])
+	c.w.WriteHeader(a.code)
+	_, _ = c.w.Write(a.body[:len(a.body)/2])
 }
 
 // wait waits until the caller has given up, the proxy ends, or, when d is not
@@ -351,8 +358,8 @@ func (c *call) wait(d time.Duration) bool {
 // hop are headers that are between two neighbours.
 var hop = []string{"Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade"}
 
-func header(w http.ResponseWriter, res *http.Response) {
-	for name, values := range res.Header {
+func header(w http.ResponseWriter, from http.Header) {
+	for name, values := range from {
 		w.Header()[name] = values
 	}
 	for _, name := range hop {
