@@ -155,18 +155,22 @@ func (j *run) recall(ctx context.Context) error {
 	return nil
 }
 
-// failFirst fails the first step that has not succeeded, which only the service
-// knows, and puts line into its log.
+// failFirst fails the first step that has not ended, which only the service
+// knows. The line goes into its log before: who reads that the deployment has
+// ended may take the log for complete.
 func (j *run) failFirst(ctx context.Context, line string) error {
 	for step := range max(len(j.def.Steps), 1) {
-		err := j.job.Step(ctx, step, api.StepFailed)
+		err := j.job.Step(ctx, step, api.StepRunning)
 		if conflict(err) {
 			continue
 		}
 		if err != nil {
 			return unsaid(err)
 		}
-		return j.say(ctx, step, line)
+		if err := j.say(ctx, step, line); err != nil {
+			return err
+		}
+		return unsaid(j.job.Step(ctx, step, api.StepFailed))
 	}
 	return nil
 }

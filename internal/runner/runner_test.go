@@ -198,7 +198,7 @@ func TestHowJobsEnd(t *testing.T) {
 					return backend.Exit{Code: 2}
 				}
 			},
-			outcome: "executor-crashed", history: "0 running, 0 succeeded, 1 failed", step: 1, line: "exit code 2.",
+			outcome: "executor-crashed", history: "0 running, 0 succeeded, 1 running, 1 failed", step: 1, line: "exit code 2.",
 		},
 		"out of memory names the limit": {
 			executor: func(s *service) func(context.Context, fake.Job) backend.Exit {
@@ -421,6 +421,25 @@ func TestKeepFailed(t *testing.T) {
 			t.Errorf("Jobs() = %q, want the failed one to be kept", left)
 		}
 	})
+}
+
+// TestLastWordsComeBeforeTheEnd: who sees that a deployment has failed, and reads
+// its log, finds the reason there.
+func TestLastWordsComeBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, report := range []*api.Report{nil, {Step: 1, Status: api.StepRunning}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newService(definition())
+			g := newRig(s, fake.Script{Executor: func(context.Context, fake.Job) backend.Exit {
+				s.succeed(0)
+				return backend.Exit{Code: 137, Report: report}
+			}}, runner.Options{})
+			g.r.Handle(t.Context(), work("d"))
+			if got := g.log(1); !strings.Contains(got, "exit code 137") || s.late != 0 {
+				t.Errorf("log %q, %d lines of it after the end", got, s.late)
+			}
+		})
+	}
 }
 
 func TestLastWordsWaitForTheService(t *testing.T) {

@@ -27,6 +27,7 @@ type service struct {
 	logs    map[int][]string
 	moves   []string // accepted ones, "0 running"
 	beats   int
+	late    int        // log lines after the end
 	mark    api.Status // what a status call answers, once set
 	gone    bool       // the job token is dead
 	asked   int        // status calls
@@ -109,6 +110,9 @@ func (s *service) RawLogs(_ context.Context, step int, body []byte) error {
 	for i, line := range b.Lines {
 		if b.Offset+int64(i) >= next {
 			s.logs[step] = append(s.logs[step], line.Text)
+			if s.mark == api.StatusFailed {
+				s.late++
+			}
 		}
 	}
 	return nil
