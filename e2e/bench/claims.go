@@ -73,7 +73,7 @@ func (b *bench) claimBurst(ctx context.Context, out io.Writer, agents int) error
 
 // claimSteadily creates a hundred deployments a second, and kills the server
 // under it.
-func (b *bench) claimSteadily(ctx context.Context, out io.Writer, agents int) error {
+func (b *bench) claimSteadily(ctx context.Context, out io.Writer, agents int) (err error) {
 	span := time.Duration(b.samples(30, 3)) * time.Second
 	bare := newBareServer()
 	defer bare.close()
@@ -91,11 +91,13 @@ func (b *bench) claimSteadily(ctx context.Context, out io.Writer, agents int) er
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, u.server.Stop(context.WithoutCancel(ctx))) }()
 	ours := newTally()
 	f, err = startFleet(ctx, u, agents, ours.run)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, f.stop()) }()
 	ours.load(ctx, u, span)
 	row := func(what, floor, ours, target, met string) {
 		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n", what, floor, ours, target, met)
@@ -125,9 +127,6 @@ func (b *bench) claimSteadily(ctx context.Context, out io.Writer, agents int) er
 		return err
 	}
 	row("the same after a stop, with nothing to do before or after", fmt.Sprint(quiet), fmt.Sprint(woken), "", "")
-	if err := errors.Join(f.stop(), u.server.Stop(ctx)); err != nil {
-		return err
-	}
 	row("deployments handed out twice", fmt.Sprint(floor.twice()), fmt.Sprint(ours.twice()), "0", verdict(ours.twice() == 0))
 	return nil
 }

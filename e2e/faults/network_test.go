@@ -206,3 +206,69 @@ func TestCancelBeforeTheOperationNeverStartsIt(t *testing.T) {
 		t.Errorf("the command ran to its end")
 	}
 }
+
+// TestADeploymentThatIsDeliveredTwiceAtOnceRunsOnce: the answer to one poll
+// reaches two agents in the same moment.
+func TestADeploymentThatIsDeliveredTwiceAtOnceRunsOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	target, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var (
+		answer = make(chan []byte, 1)
+		polls  atomic.Int64
+	)
+	through := httputil.NewSingleHostReverseProxy(target)
+	through.ErrorLog = log.New(io.Discard, "", 0)
+	through.ModifyResponse = func(res *http.Response) error {
+		if res.Request.URL.Path != "/api/deployments/poll" || res.StatusCode != http.StatusOK {
+			return nil
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body = io.NopCloser(bytes.NewReader(body))
+		select {
+		case answer <- body:
+		default:
+		}
+		return err
+	}
+	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/deployments/poll" || polls.Add(1) != 2 {
+			through.ServeHTTP(w, r)
+			return
+		}
+		select { // the second poll gets the answer to the first
+		case body := <-answer:
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(body)
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(between.Close)
+	for range 2 {
+		s.agent("--service-url", between.URL)
+	}
+	ctx := s.bounded()
+	for polls.Load() < 2 {
+		select {
+		case <-ctx.Done():
+			t.Fatal("the agents do not poll")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	record := t.TempDir() + "/record"
+	variables := printing("200", "200")
+	variables["PULUMI_STANDIN_RECORD"] = record
+	id := s.create(request(variables))
+	status, text := s.end(id)
+	s.settle()
+	if status != api.StatusSucceeded {
+		t.Errorf("status = %s, want succeeded\n%s", status, text)
+	}
+	whole(t, text, 200)
+	if content := read(t, record); count(content, began) != 1 || count(content, interrupted) != 0 {
+		t.Errorf("the operation did not run once and undisturbed:\n%s", content)
+	}
+}

@@ -80,6 +80,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	options := client.Options{
 		BaseURL:        config.ServiceURL,
 		UserAgent:      fmt.Sprintf("longshore-agent/%s (%s/%s; %s; %d)", deps.Version, runtime.GOOS, runtime.GOARCH, hostname, os.Getpid()),
+		Holder:         memory.Owner(),
 		RequestTimeout: config.RequestTimeout,
 		Retries:        config.RequestRetries,
 		RetryWait:      config.RequestRetryWait,

@@ -195,3 +195,34 @@ func TestConfirmAndDissolveExcludeEachOther(t *testing.T) {
 		must(t, p.ReportStep(t.Context(), job, job.JobID, 0, api.StepFailed))
 	}
 }
+
+func TestOneAgentHoldsAJob(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	pool := p.pool(t, "one")
+	p.create(t, stack, simple)
+	work, job := p.claim(t, pool)
+	as := func(holder string) error {
+		who := job
+		who.Holder = holder
+		_, err := p.JobDefinition(t.Context(), who, job.JobID, work.JobToken)
+		return err
+	}
+	for _, call := range []struct {
+		holder string
+		code   int
+	}{
+		{"", 0},         // confirmed by one that has no id
+		{"first", 0},    // and taken up by one that has
+		{"first", 0},    // again, such as after a restart
+		{"second", 409}, // the same answer to a poll came to another
+		{"", 0},         // a reader that says nothing takes nothing up
+	} {
+		err := as(call.holder)
+		if call.code == 0 {
+			must(t, err)
+			continue
+		}
+		wantCode(t, err, call.code)
+	}
+}

@@ -46,10 +46,8 @@ func (s *Service) JobDefinition(ctx context.Context, p Principal, jobID, token s
 	if !j.Ended.IsZero() {
 		return none, endedError()
 	}
-	if j.Confirmed.IsZero() {
-		if err := s.Heartbeat(ctx, p, jobID); err != nil {
-			return none, err
-		}
+	if err := s.hold(ctx, p, j); err != nil {
+		return none, err
 	}
 	req, err := decodeRequest(d)
 	if err != nil {
@@ -64,6 +62,32 @@ func (s *Service) JobDefinition(ctx context.Context, p Principal, jobID, token s
 		in.Architecture = arch
 	}
 	return Compile(in), nil
+}
+
+// hold gives the job to the one who asks for its definition, unless somebody
+// else has it, and confirms its claim.
+func (s *Service) hold(ctx context.Context, p Principal, j Job) error {
+	if !j.Confirmed.IsZero() && (j.Holder == p.Holder || p.Holder == "") {
+		return nil // the usual case, which writes nothing
+	}
+	return s.store.Update(ctx, func(tx Tx) error {
+		j, err := tx.Job(j.ID)
+		switch {
+		case err != nil:
+			return err
+		case !j.Ended.IsZero():
+			return endedError()
+		case j.Holder != "" && p.Holder != "" && j.Holder != p.Holder:
+			return api.Errorf(http.StatusConflict, "another agent has taken this job up; it must not run twice")
+		}
+		if j.Holder == "" && p.Holder != "" {
+			j.Holder = p.Holder
+			if err := tx.SetJob(j); err != nil {
+				return err
+			}
+		}
+		return tx.Beat(j.ID)
+	})
 }
 
 // Heartbeat notes that a job lives, which confirms its claim. After its end it

@@ -58,6 +58,8 @@ type Principal struct {
 	// JobEnded is set when the job of a job token has ended less than LateTail
 	// ago. Such a token may append log lines and repeat a status, nothing else.
 	JobEnded bool
+	// Holder is the id by which the agent that speaks goes, when it says one.
+	Holder string
 }
 
 // User is a person or program that uses the public API.

@@ -189,6 +189,10 @@ type Job struct {
 	Status api.Status // accepted, running, failed, succeeded
 	// Lost is set when the service ended the job because it was silent.
 	Lost bool
+	// Holder is the agent that fetched the definition first, by the id it goes
+	// by (Principal.Holder), empty when that has none. No other may take the job
+	// up: two that got the same answer to a poll would both run it.
+	Holder string
 	// Claimed and LastBeat are never zero, the others are until it happens.
 	// Confirmed is when the runner was heard of for the first time. A job that
 	// is lost without having been confirmed never was one: its claim is

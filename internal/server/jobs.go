@@ -9,13 +9,21 @@ import (
 // GetJobDefinition answers GET /api/workflow/jobs/{jobID}.
 func (s *Server) GetJobDefinition(w http.ResponseWriter, r *http.Request, jobID string) {
 	c := from(r)
-	definition, err := s.service.JobDefinition(r.Context(), c.Principal, jobID, c.token)
+	p := c.Principal
+	p.Holder = bounded(r.Header.Get(api.HeaderHolder))
+	definition, err := s.service.JobDefinition(r.Context(), p, jobID, c.token)
 	if err != nil {
 		s.writeError(w, r, err)
 		return
 	}
 	s.writeJSON(w, r, http.StatusOK, definition)
 }
+
+// maxHolder is far beyond what an id needs.
+const maxHolder = 128
+
+// bounded returns an id, cut to what is kept of one.
+func bounded(id string) string { return id[:min(len(id), maxHolder)] }
 
 // Heartbeat answers POST /api/workflow/jobs/{jobID}/heartbeat.
 func (s *Server) Heartbeat(w http.ResponseWriter, r *http.Request, jobID string) {

@@ -9,23 +9,23 @@ import (
 )
 
 const jobColumns = `id, deployment_id, run_id, pool_id, status, lost,
-	agent_hostname, agent_ip, agent_pid, agent_platform, agent_version, claimed, confirmed, started, modified, ended, last_beat`
+	agent_hostname, agent_ip, agent_pid, agent_platform, agent_version, claimed, confirmed, started, modified, ended, last_beat, holder`
 
 func readJob(s scan) (j control.Job, err error) {
 	var claimed, confirmed, started, modified, ended, beat int64
 	err = s(&j.ID, &j.DeploymentID, &j.RunID, &j.PoolID, &j.Status, &j.Lost,
 		&j.Agent.Hostname, &j.Agent.IP, &j.Agent.Pid, &j.Agent.Platform, &j.Agent.Version,
-		&claimed, &confirmed, &started, &modified, &ended, &beat)
+		&claimed, &confirmed, &started, &modified, &ended, &beat, &j.Holder)
 	j.Claimed, j.Confirmed, j.Started = at(claimed), at(confirmed), at(started)
 	j.Modified, j.Ended, j.LastBeat = at(modified), at(ended), at(beat)
 	return j, err
 }
 
 func (t *tx) AddJob(j control.Job) error {
-	err := t.exec(`INSERT INTO jobs (`+jobColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
+	err := t.exec(`INSERT INTO jobs (`+jobColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
 		j.ID, j.DeploymentID, j.RunID, j.PoolID, j.Status, j.Lost,
 		j.Agent.Hostname, j.Agent.IP, j.Agent.Pid, j.Agent.Platform, j.Agent.Version,
-		nanos(j.Claimed), nanos(j.Confirmed), nanos(j.Started), nanos(j.Modified), nanos(j.Ended), nanos(j.LastBeat))
+		nanos(j.Claimed), nanos(j.Confirmed), nanos(j.Started), nanos(j.Modified), nanos(j.Ended), nanos(j.LastBeat), j.Holder)
 	if err != nil {
 		return err
 	}
@@ -61,8 +61,8 @@ func (t *tx) withSteps(j control.Job, err error) (control.Job, error) {
 }
 
 func (t *tx) SetJob(j control.Job) error {
-	return t.must(control.ErrNotFound, `UPDATE jobs SET status = $2, lost = $3, started = $4, modified = $5, ended = $6, last_beat = $7, confirmed = $8 WHERE id = $1`,
-		j.ID, j.Status, j.Lost, nanos(j.Started), nanos(j.Modified), nanos(j.Ended), nanos(j.LastBeat), nanos(j.Confirmed))
+	return t.must(control.ErrNotFound, `UPDATE jobs SET status = $2, lost = $3, started = $4, modified = $5, ended = $6, last_beat = $7, confirmed = $8, holder = $9 WHERE id = $1`,
+		j.ID, j.Status, j.Lost, nanos(j.Started), nanos(j.Modified), nanos(j.Ended), nanos(j.LastBeat), nanos(j.Confirmed), j.Holder)
 }
 
 func (t *tx) SetStep(jobID string, index int, s control.StepState) error {

@@ -18,6 +18,8 @@ type Options struct {
 	UserAgent string       // default "longshore"
 	HTTP      *http.Client // default: one with NewTransport; its CheckRedirect and Timeout are not used
 
+	Holder string // id by which the caller takes jobs up; see api.HeaderHolder
+
 	RequestTimeout time.Duration // of one request, a held call's wait comes on top; default 30s
 	Retries        int           // of calls that are safe to repeat, after the first try; 0 means 2, below 0 means until the context ends
 	RetryWait      time.Duration // before the first repeat, growing from there; default 20s

@@ -31,7 +31,11 @@ func (j *Job) Definition(ctx context.Context) (api.JobDefinition, error) {
 	var d api.JobDefinition
 	err := j.c.retry(ctx, func() error {
 		d = api.JobDefinition{}
-		_, err := j.once(ctx, call{name: "definition", method: http.MethodGet, path: j.path}, &d)
+		cl := call{name: "definition", method: http.MethodGet, path: j.path}
+		if holder := j.c.o.Holder; holder != "" {
+			cl.header = http.Header{api.HeaderHolder: {holder}}
+		}
+		_, err := j.once(ctx, cl, &d)
 		return err
 	})
 	if err != nil {
