@@ -80,6 +80,7 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 	if err := addKnownHosts(settings.Env, c.GitKnownHosts); err != nil {
 		return err
 	}
+	addSource(settings.Env, c)
 	a, err := agent.New(settings, agent.Deps{Log: log, Health: health, Registerer: registry, Version: version})
 	if err != nil {
 		return err
@@ -190,6 +191,13 @@ func addKnownHosts(env map[string]string, file string) error {
 	}
 	env["LONGSHORE_GIT_KNOWN_HOSTS"] = string(lines)
 	return nil
+}
+
+// addSource tells the jobs how to get their source, where it is not the default.
+func addSource(env map[string]string, c *config.Agent) {
+	if c.SourceEngine != "auto" {
+		env["LONGSHORE_SOURCE_ENGINE"] = c.SourceEngine
+	}
 }
 
 func getenv(environ []string, name string) string {

@@ -40,6 +40,7 @@ type Agent struct {
 	DockerHost         string
 	DockerNetwork      string
 	GitKnownHosts      string
+	SourceEngine       string
 	DockerCapabilities string
 	PullImage          bool
 	PullPolicy         string
@@ -154,6 +155,7 @@ func (a *Agent) finish(s sources, bad map[string]bool) []error {
 		}
 	}
 	oneOf("pull_policy", a.PullPolicy, "always", "missing", "never")
+	oneOf("source.engine", a.SourceEngine, "auto", "git", "go-git")
 	oneOf("docker_capabilities", a.DockerCapabilities, "default", "none")
 	oneOf("instance_notices", a.InstanceNotices, NoticesOff, "aws", "gcp", "azure", "auto")
 	checkURL("instance_metadata_url", a.InstanceMetadataURL, mistake)

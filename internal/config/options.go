@@ -162,6 +162,10 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.GitKnownHosts },
 		},
 		{
+			Key: "source.engine", Default: "auto", Help: "Which git keeps the objects and writes the files of a checkout: git (the command of the job's image), go-git (built in), or auto: git where the image has it.",
+			field: func(a *Agent) any { return &a.SourceEngine },
+		},
+		{
 			Key: "docker_capabilities", Default: "default", Help: "Capabilities of job containers: default (the engine's, less NET_RAW, MKNOD, AUDIT_WRITE and SETFCAP) or none.",
 			field: func(a *Agent) any { return &a.DockerCapabilities },
 		},

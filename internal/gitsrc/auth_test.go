@@ -65,8 +65,9 @@ func noSecretBelow(t *testing.T, dir string) {
 	}
 }
 
-func TestHTTPAuth(t *testing.T) {
-	t.Parallel()
+func TestHTTPAuth(t *testing.T) { eachEngine(t, testHTTPAuth) }
+
+func testHTTPAuth(t *testing.T, on engine) {
 	o := newOrigin(t)
 	withUser := func(url, user string) string { return strings.Replace(url, "://", "://"+user+"@", 1) }
 	escaped := "s3cr3t%2Ftok+en%3Aof%40mine"
@@ -100,7 +101,7 @@ func TestHTTPAuth(t *testing.T) {
 				url = withUser(url, tc.user)
 			}
 			dir := filepath.Join(t.TempDir(), "src")
-			_, lines, err := checkout(t, gitsrc.Request{URL: url, Branch: "main", Dir: dir, Auth: tc.auth})
+			_, lines, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "main", Dir: dir, Auth: tc.auth})
 			noSecret(t, "progress", lines)
 			if tc.kind != "" {
 				wantKind(t, err, tc.kind, tc.text)
@@ -120,8 +121,9 @@ func status(code int, text string) http.Handler {
 
 // TestRedirectsCarryNoCredentials: to another host they do not go, not even to
 // a port of the same one; to where they are for, they do.
-func TestRedirectsCarryNoCredentials(t *testing.T) {
-	t.Parallel()
+func TestRedirectsCarryNoCredentials(t *testing.T) { eachEngine(t, testRedirectsCarryNoCredentials) }
+
+func testRedirectsCarryNoCredentials(t *testing.T, on engine) {
 	o := newOrigin(t)
 	var leaked lockedBuffer
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -142,7 +144,7 @@ func TestRedirectsCarryNoCredentials(t *testing.T) {
 		}
 	})))
 	for _, path := range []string{"/away/repo.git", "/old/repo.git"} {
-		got, _, err := checkout(t, gitsrc.Request{URL: front + path, Branch: "main", Auth: gitsrc.Auth{Token: secret}})
+		got, _, err := on.checkout(t, gitsrc.Request{URL: front + path, Branch: "main", Auth: gitsrc.Auth{Token: secret}})
 		if err != nil || got.Commit != o.main {
 			t.Errorf("%s: Checkout() = %+v, %v", path, got, err)
 		}
@@ -153,12 +155,13 @@ func TestRedirectsCarryNoCredentials(t *testing.T) {
 	// When the other place wants some, the message says why it gets none.
 	private := serve(t, basic("x-access-token", secret, o.backend()))
 	front = serve(t, http.RedirectHandler(private+"/repo.git/info/refs?service=git-upload-pack", http.StatusFound))
-	_, _, err := checkout(t, gitsrc.Request{URL: front + "/repo.git", Branch: "main", Auth: gitsrc.Auth{Token: secret}})
+	_, _, err := on.checkout(t, gitsrc.Request{URL: front + "/repo.git", Branch: "main", Auth: gitsrc.Auth{Token: secret}})
 	wantKind(t, err, gitsrc.KindUnauthorized, "redirects to "+strings.TrimPrefix(private, "http://"))
 }
 
-func TestSSH(t *testing.T) {
-	t.Parallel()
+func TestSSH(t *testing.T) { eachEngine(t, testSSH) }
+
+func testSSH(t *testing.T, on engine) {
 	o := newOrigin(t)
 	dir := t.TempDir()
 	var authorized string
@@ -206,7 +209,7 @@ func TestSSH(t *testing.T) {
 			if tc.path != "" {
 				url = strings.Replace(url, o.dir, tc.path, 1)
 			}
-			got, lines, err := checkout(t, gitsrc.Request{URL: url, Branch: "main", Dir: dir, Auth: tc.auth, KnownHosts: []string{server.knownHosts}})
+			got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "main", Dir: dir, Auth: tc.auth, KnownHosts: []string{server.knownHosts}})
 			noSecret(t, "progress", lines)
 			if tc.kind != "" {
 				wantKind(t, err, tc.kind, tc.text)
@@ -225,29 +228,30 @@ func TestSSH(t *testing.T) {
 
 // TestHostKeys: an unknown host is refused with the line to add, and that line
 // is right; another key than the known one is refused.
-func TestHostKeys(t *testing.T) {
-	t.Parallel()
+func TestHostKeys(t *testing.T) { eachEngine(t, testHostKeys) }
+
+func testHostKeys(t *testing.T, on engine) {
 	o := newOrigin(t)
 	dir := t.TempDir()
 	private, public := keygen(t, filepath.Join(dir, "key"), "ed25519", "")
 	server := newSSHServer(t, o, public)
 	known := filepath.Join(dir, "known_hosts")
 	request := gitsrc.Request{URL: server.url, Branch: "main", Auth: gitsrc.Auth{SSHKey: private}, KnownHosts: []string{known}}
-	_, _, err := checkout(t, request)
+	_, _, err := on.checkout(t, request)
 	wantKind(t, err, gitsrc.KindHostKeyUnknown, "SHA256:", known)
 	if err == nil {
 		return
 	}
 	line := err.Error()[strings.Index(err.Error(), "[127.0.0.1]:"):]
 	write(t, dir, "known_hosts", line+"\n")
-	if _, _, err := checkout(t, request); err != nil {
+	if _, _, err := on.checkout(t, request); err != nil {
 		t.Errorf("with the line that the error names: %v", err)
 	}
 	host, _, _ := strings.Cut(line, " ")
 	write(t, dir, "known_hosts", host+" "+public)
-	_, _, err = checkout(t, request)
+	_, _, err = on.checkout(t, request)
 	wantKind(t, err, gitsrc.KindHostKeyChanged, known+":1")
 	write(t, dir, "known_hosts", "not a line\n")
-	_, _, err = checkout(t, request)
+	_, _, err = on.checkout(t, request)
 	wantKind(t, err, gitsrc.KindHostKeyUnknown, "cannot be read")
 }

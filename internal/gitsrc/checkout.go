@@ -19,7 +19,6 @@ import (
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -35,6 +34,10 @@ func (c *checkout) run(ctx context.Context) (Result, error) {
 	if _, err := cleanRepoDir(c.req.RepoDir); err != nil {
 		return Result{}, err
 	}
+	var err error
+	if c.dir, err = filepath.Abs(c.req.Dir); err != nil {
+		return Result{}, err
+	}
 	undo, err := prepareDir(c.req.Dir)
 	if err != nil {
 		return Result{}, err
@@ -43,7 +46,7 @@ func (c *checkout) run(ctx context.Context) (Result, error) {
 	if c.at.scheme == "http" && c.cred.Password != "" && !isLoopback(c.at.host) {
 		c.progress.line("warning: credentials go to %s over http, which is not encrypted", c.at.host)
 	}
-	result, err := c.retry(ctx)
+	result, err := c.get(ctx)
 	if err != nil {
 		if undoErr := undo(); undoErr != nil {
 			c.progress.line("note: the work directory could not be cleaned up: %v", undoErr)
@@ -52,6 +55,13 @@ func (c *checkout) run(ctx context.Context) (Result, error) {
 	}
 	c.progress.line("checked out %s: %s", result.Commit, result)
 	return result, nil
+}
+
+func (c *checkout) get(ctx context.Context) (Result, error) {
+	if err := c.choose(ctx); err != nil {
+		return Result{}, err
+	}
+	return c.retry(ctx)
 }
 
 func (c *checkout) retry(ctx context.Context) (Result, error) {
@@ -121,24 +131,29 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 	if c.refused {
 		t = target{wide: true}
 	}
-	repo, err := c.initialise(ctx, t)
+	meta, err := c.initialise(ctx, t)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := c.fetch(ctx, s, refs, t, repo, dog); err != nil {
+	repo := c.repository(meta)
+	if err := c.fetch(ctx, s, refs, t, meta, repo, dog); err != nil {
 		return Result{}, err
 	}
 	dog.rest()
-	return c.place(repo, t)
+	return c.place(ctx, meta, repo, t)
+}
+
+// repository sets the chosen engine to work on what initialise made.
+func (c *checkout) repository(meta *git.Repository) repository {
+	if c.git == nil {
+		return goGit{meta}
+	}
+	return gitRepository{command: c.git, dir: c.dir}
 }
 
 // initialise makes the repository, with a remote that holds no credentials.
 func (c *checkout) initialise(ctx context.Context, t target) (*git.Repository, error) {
-	dir, err := filepath.Abs(c.req.Dir)
-	if err != nil {
-		return nil, err
-	}
-	tree := boundFS{osfs.New(dir, osfs.WithBoundOS()), ctx} // links as they are, and none followed out of dir
+	tree := boundFS{osfs.New(c.dir, osfs.WithBoundOS()), ctx} // links as they are, and none followed out of dir
 	dotGit, err := tree.Chroot(git.GitDirName)
 	if err != nil {
 		return nil, err
@@ -164,7 +179,7 @@ func (c *checkout) initialise(ctx context.Context, t target) (*git.Repository, e
 }
 
 // fetch brings the objects over.
-func (c *checkout) fetch(ctx context.Context, s session, refs *packp.AdvRefs, t target, repo *git.Repository, dog *watchdog) error {
+func (c *checkout) fetch(ctx context.Context, s session, refs *packp.AdvRefs, t target, meta *git.Repository, repo repository, dog *watchdog) error {
 	req := packRequest(refs, t)
 	if t.wide {
 		c.progress.line("the server does not give out commit %s by itself; fetching all branches and tags", c.req.Commit)
@@ -180,7 +195,7 @@ func (c *checkout) fetch(ctx context.Context, s session, refs *packp.AdvRefs, t 
 	}
 	defer func() { _ = response.Close() }()
 	if len(response.Shallows) > 0 {
-		if err := repo.Storer.SetShallow(response.Shallows); err != nil {
+		if err := meta.Storer.SetShallow(response.Shallows); err != nil {
 			return err
 		}
 	}
@@ -189,7 +204,7 @@ func (c *checkout) fetch(ctx context.Context, s session, refs *packp.AdvRefs, t 
 		pack = &sideband{packets: pktline.NewScanner(response), progress: c.progress}
 	}
 	in := &packReader{from: pack, progress: c.progress, done: dog.rest}
-	if err := packfile.UpdateObjectStorage(repo.Storer, in); err != nil {
+	if err := repo.add(ctx, in); err != nil {
 		return errors.Join(in.err, err)
 	}
 	return nil
@@ -241,32 +256,16 @@ func (r *packReader) Read(p []byte) (int, error) {
 }
 
 // place sets HEAD, writes the files and says what they are.
-func (c *checkout) place(repo *git.Repository, t target) (Result, error) {
-	commit, err := c.commit(repo, t)
+func (c *checkout) place(ctx context.Context, meta *git.Repository, repo repository, t target) (Result, error) {
+	commit, err := c.commit(ctx, repo, t)
 	if err != nil {
 		return Result{}, err
 	}
-	head := plumbing.NewHashReference(plumbing.HEAD, commit.Hash)
-	var set []*plumbing.Reference
-	switch {
-	case t.ref.IsBranch():
-		head = plumbing.NewSymbolicReference(plumbing.HEAD, t.ref)
-		set = append(set, plumbing.NewHashReference(t.ref, commit.Hash),
-			plumbing.NewHashReference(plumbing.NewRemoteReferenceName("origin", t.ref.Short()), commit.Hash))
-	case t.ref != "":
-		set = append(set, plumbing.NewHashReference(t.ref, t.want))
-	}
-	for _, ref := range append(set, head) {
-		if err := repo.Storer.SetReference(ref); err != nil {
-			return Result{}, err
-		}
-	}
-	tree, err := repo.Worktree()
-	if err != nil {
+	if err := setRefs(meta, t, commit.Hash); err != nil {
 		return Result{}, err
 	}
-	if err := tree.Reset(&git.ResetOptions{Mode: git.MergeReset, Commit: commit.Hash}); err != nil {
-		return Result{}, fmt.Errorf("write the files: %w", err)
+	if err := repo.write(ctx, commit.Hash); err != nil {
+		return Result{}, err
 	}
 	if err := checkRepoDir(c.req.Dir, c.req.RepoDir); err != nil {
 		return Result{}, err
@@ -281,37 +280,46 @@ func (c *checkout) place(repo *git.Repository, t target) (Result, error) {
 	return Result{Commit: commit.Hash.String(), Ref: t.ref.String(), Author: commit.Author.Name, When: commit.Committer.When, Subject: subject}, nil
 }
 
-// commit finds the commit to check out among the objects that came.
-func (c *checkout) commit(repo *git.Repository, t target) (*object.Commit, error) {
-	if !t.wide {
-		commit, err := repo.CommitObject(t.commit)
-		if errors.Is(err, plumbing.ErrObjectNotFound) {
-			return nil, problem(KindRefUnknown, fmt.Sprintf("%s is not a commit", t.commit), "Name a commit, a branch or a tag of a commit.")
-		}
-		return commit, err
-	}
-	prefix := strings.ToLower(c.req.Commit)
-	all, err := repo.CommitObjects()
-	if err != nil {
-		return nil, err
-	}
-	defer all.Close()
-	var found []*object.Commit
-	err = all.ForEach(func(o *object.Commit) error {
-		if strings.HasPrefix(o.Hash.String(), prefix) {
-			found = append(found, o)
-		}
-		return nil
-	})
+// setRefs makes HEAD the branch that was asked for, or else the commit itself.
+func setRefs(meta *git.Repository, t target, commit plumbing.Hash) error {
+	head := plumbing.NewHashReference(plumbing.HEAD, commit)
+	var set []*plumbing.Reference
 	switch {
-	case err != nil:
-		return nil, err
-	case len(found) == 0:
-		return nil, problem(KindRefUnknown, "no branch and no tag of the repository reaches commit "+c.req.Commit, "Check the hash, and that the commit was pushed and its branch not deleted or rewritten.")
-	case len(found) > 1:
-		return nil, problem(KindRefUnknown, fmt.Sprintf("%d commits begin with %s", len(found), c.req.Commit), "Give more digits.")
+	case t.ref.IsBranch():
+		head = plumbing.NewSymbolicReference(plumbing.HEAD, t.ref)
+		set = append(set, plumbing.NewHashReference(t.ref, commit),
+			plumbing.NewHashReference(plumbing.NewRemoteReferenceName("origin", t.ref.Short()), commit))
+	case t.ref != "":
+		set = append(set, plumbing.NewHashReference(t.ref, t.want))
 	}
-	return found[0], nil
+	for _, ref := range append(set, head) {
+		if err := meta.Storer.SetReference(ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commit finds the commit to check out among the objects that came.
+func (c *checkout) commit(ctx context.Context, repo repository, t target) (*object.Commit, error) {
+	hash := t.commit
+	if t.wide {
+		found, err := repo.commits(ctx, strings.ToLower(c.req.Commit))
+		switch {
+		case err != nil:
+			return nil, err
+		case len(found) == 0:
+			return nil, problem(KindRefUnknown, "no branch and no tag of the repository reaches commit "+c.req.Commit, "Check the hash, and that the commit was pushed and its branch not deleted or rewritten.")
+		case len(found) > 1:
+			return nil, problem(KindRefUnknown, fmt.Sprintf("%d commits begin with %s", len(found), c.req.Commit), "Give more digits.")
+		}
+		hash = found[0]
+	}
+	commit, err := repo.commit(ctx, hash)
+	if errors.Is(err, errNoCommit) {
+		return nil, problem(KindRefUnknown, hash.String()+" is not a commit", "Name a commit, a branch or a tag of a commit.")
+	}
+	return commit, err
 }
 
 func isLoopback(host string) bool {

@@ -14,8 +14,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestRefs: every way to name a commit gives exactly that commit, with a .git
 // that git itself takes for a normal one.
-func TestRefs(t *testing.T) {
-	t.Parallel()
+func TestRefs(t *testing.T) { eachEngine(t, testRefs) }
+
+func testRefs(t *testing.T, on engine) {
 	o := newOrigin(t)
 	url := serve(t, o.backend()) + "/repo.git"
 	for name, tc := range map[string]struct {
@@ -39,7 +40,7 @@ func TestRefs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "a", "src")
-			got, lines, err := checkout(t, gitsrc.Request{URL: url, Branch: tc.branch, Commit: tc.commit, Dir: dir})
+			got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Branch: tc.branch, Commit: tc.commit, Dir: dir})
 			if err != nil {
 				t.Fatalf("Checkout: %v\n%s", err, lines)
 			}
@@ -70,11 +71,12 @@ func TestRefs(t *testing.T) {
 }
 
 // TestFiles: modes and links come out as git writes them.
-func TestFiles(t *testing.T) {
-	t.Parallel()
+func TestFiles(t *testing.T) { eachEngine(t, testFiles) }
+
+func testFiles(t *testing.T, on engine) {
 	o := newOrigin(t)
 	dir := t.TempDir() // there already, and empty
-	_, _, err := checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/repo.git", Branch: "main", Dir: dir, RepoDir: "infra/prod"})
+	_, _, err := on.checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/repo.git", Branch: "main", Dir: dir, RepoDir: "infra/prod"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,13 +94,14 @@ func TestFiles(t *testing.T) {
 }
 
 // TestServersThatGiveOutAnyCommit: no wider fetch where none is needed.
-func TestServersThatGiveOutAnyCommit(t *testing.T) {
-	t.Parallel()
+func TestServersThatGiveOutAnyCommit(t *testing.T) { eachEngine(t, testServersThatGiveOutAnyCommit) }
+
+func testServersThatGiveOutAnyCommit(t *testing.T, on engine) {
 	o := newOrigin(t)
 	o.git(t, o.dir, "config", "uploadpack.allowAnySHA1InWant", "true")
 	url := serve(t, o.backend()) + "/repo.git"
 	dir := filepath.Join(t.TempDir(), "src")
-	got, lines, err := checkout(t, gitsrc.Request{URL: url, Commit: o.first, Dir: dir})
+	got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Commit: o.first, Dir: dir})
 	if err != nil || got.Commit != o.first {
 		t.Fatalf("Checkout() = %+v, %v", got, err)
 	}
@@ -108,17 +111,20 @@ func TestServersThatGiveOutAnyCommit(t *testing.T) {
 	if n := o.git(t, dir, "rev-list", "HEAD", "--count"); n != "1" {
 		t.Errorf("%s commits were fetched, want 1", n)
 	}
-	_, _, err = checkout(t, gitsrc.Request{URL: url, Commit: strings.Repeat("ab", 20)})
+	_, _, err = on.checkout(t, gitsrc.Request{URL: url, Commit: strings.Repeat("ab", 20)})
 	wantKind(t, err, gitsrc.KindRefUnknown, "not our ref")
 }
 
 // TestServerRefusesAnUnadvertisedCommit: a server that gives out tips only gets
 // a wider fetch after it has refused.
 func TestServerRefusesAnUnadvertisedCommit(t *testing.T) {
-	t.Parallel()
+	eachEngine(t, testServerRefusesAnUnadvertisedCommit)
+}
+
+func testServerRefusesAnUnadvertisedCommit(t *testing.T, on engine) {
 	o := newOrigin(t)
 	o.git(t, o.dir, "config", "uploadpack.allowTipSHA1InWant", "true")
-	got, lines, err := checkout(t, gitsrc.Request{URL: newDaemon(t, o), Commit: o.first})
+	got, lines, err := on.checkout(t, gitsrc.Request{URL: newDaemon(t, o), Commit: o.first})
 	if err != nil || got.Commit != o.first {
 		t.Fatalf("Checkout() = %+v, %v", got, err)
 	}
@@ -127,21 +133,23 @@ func TestServerRefusesAnUnadvertisedCommit(t *testing.T) {
 	}
 }
 
-func TestGitDaemon(t *testing.T) {
-	t.Parallel()
+func TestGitDaemon(t *testing.T) { eachEngine(t, testGitDaemon) }
+
+func testGitDaemon(t *testing.T, on engine) {
 	o := newOrigin(t)
 	url := newDaemon(t, o)
-	got, _, err := checkout(t, gitsrc.Request{URL: url, Branch: "v1"})
+	got, _, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "v1"})
 	if err != nil || got.Commit != o.main {
 		t.Fatalf("Checkout() = %+v, %v", got, err)
 	}
-	_, _, err = checkout(t, gitsrc.Request{URL: strings.Replace(url, "repo.git", "other.git", 1)})
+	_, _, err = on.checkout(t, gitsrc.Request{URL: strings.Replace(url, "repo.git", "other.git", 1)})
 	wantKind(t, err, gitsrc.KindNotFound, "access denied")
 }
 
 // TestRepoDir: the project's folder is below the root of the repository.
-func TestRepoDir(t *testing.T) {
-	t.Parallel()
+func TestRepoDir(t *testing.T) { eachEngine(t, testRepoDir) }
+
+func testRepoDir(t *testing.T, on engine) {
 	o := newOrigin(t)
 	url := serve(t, o.backend()) + "/repo.git"
 	for name, tc := range map[string]struct {
@@ -165,7 +173,7 @@ func TestRepoDir(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "src")
-			_, _, err := checkout(t, gitsrc.Request{URL: url, Branch: "main", RepoDir: tc.dir, Dir: dir})
+			_, _, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "main", RepoDir: tc.dir, Dir: dir})
 			if tc.want == "" {
 				if err != nil {
 					t.Errorf("Checkout: %v", err)
@@ -181,16 +189,17 @@ func TestRepoDir(t *testing.T) {
 }
 
 // TestDirIsLeftAlone: what is in the work directory is never touched.
-func TestDirIsLeftAlone(t *testing.T) {
-	t.Parallel()
+func TestDirIsLeftAlone(t *testing.T) { eachEngine(t, testDirIsLeftAlone) }
+
+func testDirIsLeftAlone(t *testing.T, on engine) {
 	dir := t.TempDir()
 	write(t, dir, "mine.txt", "mine")
-	_, _, err := checkout(t, gitsrc.Request{URL: "https://127.0.0.1:1/x/y", Dir: dir})
+	_, _, err := on.checkout(t, gitsrc.Request{URL: "https://127.0.0.1:1/x/y", Dir: dir})
 	wantKind(t, err, gitsrc.KindDir, "is not empty")
 	if _, err := os.Stat(filepath.Join(dir, "mine.txt")); err != nil {
 		t.Error(err)
 	}
 	file := filepath.Join(dir, "mine.txt")
-	_, _, err = checkout(t, gitsrc.Request{URL: "https://127.0.0.1:1/x/y", Dir: file})
+	_, _, err = on.checkout(t, gitsrc.Request{URL: "https://127.0.0.1:1/x/y", Dir: file})
 	wantKind(t, err, gitsrc.KindDir, "cannot be used")
 }

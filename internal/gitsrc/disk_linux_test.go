@@ -12,8 +12,9 @@ import (
 )
 
 // TestDiskFull checks out more than a small file system of its own can hold.
-func TestDiskFull(t *testing.T) {
-	t.Parallel()
+func TestDiskFull(t *testing.T) { eachEngine(t, testDiskFull) }
+
+func testDiskFull(t *testing.T, on engine) {
 	testkit.Need(t, "root")
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
@@ -34,7 +35,7 @@ func TestDiskFull(t *testing.T) {
 	o.git(t, o.work, "commit", "-qm", "Noise")
 	o.git(t, o.work, "push", "-q", o.dir, "--all")
 	src := filepath.Join(dir, "src")
-	_, _, err := checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/repo.git", Branch: "feature/dev", Dir: src})
+	_, _, err := on.checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/repo.git", Branch: "feature/dev", Dir: src})
 	wantKind(t, err, gitsrc.KindDiskFull, "the disk of the job is full")
 	if _, err := os.Lstat(src); !os.IsNotExist(err) {
 		t.Errorf("%s was left behind", src)

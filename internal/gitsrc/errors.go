@@ -119,6 +119,7 @@ func (c *checkout) classify(ctx context.Context, err error) *Error {
 	var (
 		answer  *httpError
 		remote  *remoteError
+		command *gitError
 		dns     *net.DNSError
 		netErr  net.Error
 		unknown x509.UnknownAuthorityError
@@ -135,7 +136,7 @@ func (c *checkout) classify(ctx context.Context, err error) *Error {
 		return problem(KindRefUnknown, "the repository has no commit yet", "Push a commit to it first.")
 	case errors.Is(err, errNotGit):
 		return problem(KindNotGit, "what answered is not a git server", "Check that the URL is the one that git clone takes, not a page of the web site or of a login.")
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.As(err, &command) && command.full:
 		return problem(KindDiskFull, "the disk of the job is full", "Free space under "+c.req.Dir+", or give the job more.")
 	case errors.As(err, &dns):
 		return problem(KindHostUnknown, "the host name "+c.at.host+" cannot be resolved ("+dns.Err+")",

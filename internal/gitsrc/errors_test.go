@@ -19,8 +19,9 @@ import (
 )
 
 // TestWhatCanGoWrong: one kind and one message for each, with what to check.
-func TestWhatCanGoWrong(t *testing.T) {
-	t.Parallel()
+func TestWhatCanGoWrong(t *testing.T) { eachEngine(t, testWhatCanGoWrong) }
+
+func testWhatCanGoWrong(t *testing.T, on engine) {
 	o := newOrigin(t)
 	server := serve(t, o.backend())
 	closed := fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
@@ -56,7 +57,7 @@ func TestWhatCanGoWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, lines, err := checkout(t, tc.req)
+			_, lines, err := on.checkout(t, tc.req)
 			noSecret(t, "progress", lines)
 			wantKind(t, err, tc.kind, tc.text)
 		})
@@ -77,19 +78,21 @@ func lie() http.Handler {
 	})
 }
 
-func TestEmptyRepository(t *testing.T) {
-	t.Parallel()
+func TestEmptyRepository(t *testing.T) { eachEngine(t, testEmptyRepository) }
+
+func testEmptyRepository(t *testing.T, on engine) {
 	o := newOrigin(t)
 	empty := filepath.Join(filepath.Dir(o.dir), "empty.git")
 	o.git(t, filepath.Dir(o.dir), "init", "-q", "--bare", empty)
-	_, _, err := checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/empty.git"})
+	_, _, err := on.checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/empty.git"})
 	wantKind(t, err, gitsrc.KindRefUnknown, "no commit yet")
 }
 
 // TestRetries: faults of the network are tried again, three times at most, and
 // said; answers are not.
-func TestRetries(t *testing.T) {
-	t.Parallel()
+func TestRetries(t *testing.T) { eachEngine(t, testRetries) }
+
+func testRetries(t *testing.T, on engine) {
 	o := newOrigin(t)
 	for name, tc := range map[string]struct {
 		broken int64 // how many first requests fail
@@ -112,7 +115,7 @@ func TestRetries(t *testing.T) {
 				}
 				o.backend().ServeHTTP(w, r)
 			})) + "/repo.git"
-			got, lines, err := checkout(t, gitsrc.Request{URL: url, Branch: "main"})
+			got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "main"})
 			if tc.kind == "" && (err != nil || got.Commit != o.main) {
 				t.Errorf("Checkout() = %+v, %v", got, err)
 			} else if tc.kind != "" {
@@ -136,8 +139,9 @@ func hangUp(w http.ResponseWriter, _ *http.Request) {
 }
 
 // TestCutInThePack: a pack that ends too early is got again, whole.
-func TestCutInThePack(t *testing.T) {
-	t.Parallel()
+func TestCutInThePack(t *testing.T) { eachEngine(t, testCutInThePack) }
+
+func testCutInThePack(t *testing.T, on engine) {
 	o := newOrigin(t)
 	var packs atomic.Int64
 	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -155,7 +159,7 @@ func TestCutInThePack(t *testing.T) {
 		o.backend().ServeHTTP(w, r)
 	})) + "/repo.git"
 	dir := filepath.Join(t.TempDir(), "src")
-	got, lines, err := checkout(t, gitsrc.Request{URL: url, Branch: "main", Dir: dir})
+	got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "main", Dir: dir})
 	if err != nil || got.Commit != o.main || packs.Load() != 2 {
 		t.Errorf("Checkout() = %+v, %v after %d packs: %s", got, err, packs.Load(), lines)
 	}
@@ -164,8 +168,9 @@ func TestCutInThePack(t *testing.T) {
 
 // TestBranchMoves: a branch that is rewritten between the list of refs and the
 // request for its commit is taken where it is then.
-func TestBranchMoves(t *testing.T) {
-	t.Parallel()
+func TestBranchMoves(t *testing.T) { eachEngine(t, testBranchMoves) }
+
+func testBranchMoves(t *testing.T, on engine) {
 	o := newOrigin(t)
 	var moved atomic.Bool
 	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -174,25 +179,27 @@ func TestBranchMoves(t *testing.T) {
 		}
 		o.backend().ServeHTTP(w, r)
 	})) + "/repo.git"
-	got, _, err := checkout(t, gitsrc.Request{URL: url, Branch: "feature/dev"})
+	got, _, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "feature/dev"})
 	if err != nil || got.Commit != o.first {
 		t.Errorf("Checkout() = %+v, %v, want %s", got, err, o.first)
 	}
 }
 
 // TestStall: a server that goes silent is not waited for for ever.
-func TestStall(t *testing.T) {
-	t.Parallel()
+func TestStall(t *testing.T) { eachEngine(t, testStall) }
+
+func testStall(t *testing.T, on engine) {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	t.Cleanup(server.Close)
-	_, err := gitsrc.CheckoutWith(t.Context(), gitsrc.Request{URL: server.URL + "/x", Dir: filepath.Join(t.TempDir(), "src")}, 50*time.Millisecond, time.Millisecond)
+	_, err := gitsrc.CheckoutWith(t.Context(), gitsrc.Request{Engine: on.Engine, URL: server.URL + "/x", Dir: filepath.Join(t.TempDir(), "src")}, 50*time.Millisecond, time.Millisecond)
 	wantKind(t, err, gitsrc.KindTimeout, "no byte came")
 }
 
 // TestCancel: wherever a checkout is, it ends soon, says why, and leaves the
 // directory as it was and no goroutine (TestMain looks for those).
-func TestCancel(t *testing.T) {
-	t.Parallel()
+func TestCancel(t *testing.T) { eachEngine(t, testCancel) }
+
+func testCancel(t *testing.T, on engine) {
 	o := newOrigin(t)
 	enough := errors.New("enough")
 	private, public := keygen(t, filepath.Join(t.TempDir(), "key"), "ed25519", "")
@@ -254,7 +261,7 @@ func TestCancel(t *testing.T) {
 			defer cancel(nil)
 			var at atomic.Int64
 			r := run(t, func() { at.CompareAndSwap(0, time.Now().UnixNano()); cancel(enough) })
-			r.Dir = filepath.Join(t.TempDir(), "src")
+			r.Dir, r.Engine = filepath.Join(t.TempDir(), "src"), on.Engine
 			if r.KnownHosts == nil {
 				r.KnownHosts = []string{sshd.knownHosts}
 			}

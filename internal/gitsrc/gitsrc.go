@@ -3,7 +3,9 @@
 // git.head later finds it. It is not a general git client: it never pushes, and
 // fetches no submodules and no LFS objects.
 //
-// Checkout is the whole of it. Credentials reach it in Request.Auth alone (or in
+// It speaks git's protocol itself, and leaves keeping the objects and writing
+// the files to one of two engines: the git command, where there is one, or
+// go-git. Checkout is the whole of it. Credentials reach it in Request.Auth alone (or in
 // the URL, out of which they are taken) and stay in memory: they are in no file,
 // no remote URL, no argument, no message.
 package gitsrc
@@ -47,6 +49,8 @@ type Request struct {
 	// Checkout fails, Dir is left as it was found.
 	Dir  string
 	Auth Auth
+	// Engine is the git that does the work.
+	Engine Engine
 	// KnownHosts are the files that say which SSH host keys to trust. Nil means
 	// DefaultKnownHosts. The keys of the large public hosts are built in.
 	KnownHosts []string
@@ -80,6 +84,8 @@ const (
 // checkout is one Checkout under way.
 type checkout struct {
 	req       Request
+	dir       string      // Request.Dir, absolute
+	git       *gitCommand // nil for go-git
 	at        location
 	cred      Auth
 	mask      func(string) string

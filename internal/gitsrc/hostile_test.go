@@ -15,8 +15,9 @@ import (
 
 // TestHostileTrees: a repository whose trees git would not have made writes
 // nothing outside of the work directory and nothing into its .git.
-func TestHostileTrees(t *testing.T) {
-	t.Parallel()
+func TestHostileTrees(t *testing.T) { eachEngine(t, testHostileTrees) }
+
+func testHostileTrees(t *testing.T, on engine) {
 	o := newOrigin(t)
 	outside := t.TempDir()
 	object := func(t *testing.T, kind string, content []byte) string {
@@ -49,7 +50,7 @@ func TestHostileTrees(t *testing.T) {
 			o.git(t, o.dir, "update-ref", "refs/heads/"+branch, commit)
 			around := t.TempDir()
 			src := filepath.Join(around, "src")
-			_, _, err := checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/repo.git", Branch: branch, Dir: src})
+			_, _, err := on.checkout(t, gitsrc.Request{URL: serve(t, o.backend()) + "/repo.git", Branch: branch, Dir: src})
 			t.Logf("Checkout: %v", err)
 			for _, path := range []string{filepath.Join(outside, "evil"), filepath.Join(around, "evil"), filepath.Join(src, ".git", "evil")} {
 				if _, err := os.Lstat(path); err == nil {

@@ -250,8 +250,22 @@ func keygen(t *testing.T, path, kind, passphrase string, more ...string) (privat
 	return private, string(pub)
 }
 
+// engine is one of those that every test of this package is run with.
+type engine struct{ gitsrc.Engine }
+
+func eachEngine(t *testing.T, test func(t *testing.T, on engine)) {
+	t.Helper()
+	t.Parallel()
+	for _, e := range []gitsrc.Engine{gitsrc.EngineGit, gitsrc.EngineGoGit} {
+		t.Run(string(e), func(t *testing.T) {
+			t.Parallel()
+			test(t, engine{e})
+		})
+	}
+}
+
 // checkout runs a checkout with short waits into a new directory.
-func checkout(t *testing.T, r gitsrc.Request) (gitsrc.Result, string, error) {
+func (on engine) checkout(t *testing.T, r gitsrc.Request) (gitsrc.Result, string, error) {
 	t.Helper()
 	if r.Dir == "" {
 		r.Dir = filepath.Join(t.TempDir(), "src")
@@ -259,6 +273,7 @@ func checkout(t *testing.T, r gitsrc.Request) (gitsrc.Result, string, error) {
 	if r.KnownHosts == nil {
 		r.KnownHosts = []string{filepath.Join(t.TempDir(), "none")}
 	}
+	r.Engine = on.Engine
 	var lines lockedBuffer
 	r.Progress = &lines
 	result, err := gitsrc.CheckoutWith(t.Context(), r, 20*time.Second, time.Millisecond)
