@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,10 +17,7 @@ import (
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
@@ -66,7 +61,8 @@ func (c *checkout) get(ctx context.Context) (Result, error) {
 
 func (c *checkout) retry(ctx context.Context) (Result, error) {
 	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(c.firstWait), backoff.WithMultiplier(2), backoff.WithMaxElapsedTime(0))
-	again := false
+	const others = 2 // ways to ask for the same
+	asked := 0
 	attempt := func() (Result, error) {
 		result, err := c.once(ctx)
 		var (
@@ -81,11 +77,11 @@ func (c *checkout) retry(ctx context.Context) (Result, error) {
 		case errors.As(err, &answer) && answer.bearer && !c.bearer && c.cred.Token != "":
 			c.bearer = true
 			result, err = c.once(ctx)
-		case errors.As(err, &remote) && remote.inPack && !again:
+		case errors.As(err, &remote) && remote.inPack && asked < others:
 			// The server refuses a commit that it does not want to give out by
 			// itself; or a branch moved between the list of refs and the
 			// request for its commit, which is then no longer the server's.
-			again = true
+			asked++
 			result, err = c.once(ctx)
 		}
 		if err != nil && (!retryable(err) || ctx.Err() != nil) {
@@ -120,27 +116,50 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 		return Result{}, err
 	}
 	defer func() { _ = s.Close() }() // everything was read, or it failed already
-	refs, err := s.refs(ctx)
+	t, err := c.resolve(ctx, s)
 	if err != nil {
 		return Result{}, err
 	}
-	t, err := resolve(refs, c.req.Branch, c.req.Commit)
-	if err != nil {
-		return Result{}, err
-	}
-	if c.refused {
-		t = target{wide: true}
+	if t.wide && s.can.filter && s.can.again && !c.noFilter {
+		if t, err = c.lookUp(ctx, s, t, dog); err != nil {
+			return Result{}, err
+		}
 	}
 	meta, err := c.initialise(ctx, t)
 	if err != nil {
 		return Result{}, err
 	}
 	repo := c.repository(meta)
-	if err := c.fetch(ctx, s, refs, t, meta, repo, dog); err != nil {
+	w := wish{want: []plumbing.Hash{t.want}, shallow: s.can.shallow}
+	if t.wide {
+		c.progress.line("the server does not give out commit %s by itself; fetching all branches and tags", c.req.Commit)
+		w = wish{want: t.all}
+	}
+	if err := c.fetch(ctx, s, w, meta, repo, dog); err != nil {
 		return Result{}, err
 	}
 	dog.rest()
 	return c.place(ctx, meta, repo, t)
+}
+
+// lookUp finds the commit that a short hash means, by the history alone: it
+// fetches all commits and no files, and keeps none of them.
+func (c *checkout) lookUp(ctx context.Context, s *session, t target, dog *watchdog) (target, error) {
+	c.progress.line("looking for commit %s in the history of all branches and tags", c.req.Commit)
+	meta, err := c.initialise(ctx, t)
+	if err != nil {
+		return target{}, err
+	}
+	repo := c.repository(meta)
+	if err := c.fetch(ctx, s, wish{want: t.all, filter: "tree:0"}, meta, repo, dog); err != nil {
+		return target{}, err
+	}
+	hash, err := c.only(ctx, repo)
+	if err != nil {
+		return target{}, err
+	}
+	dog.touch()
+	return target{want: hash, commit: hash}, emptyDir(c.req.Dir)
 }
 
 // repository sets the chosen engine to work on what initialise made.
@@ -178,60 +197,34 @@ func (c *checkout) initialise(ctx context.Context, t target) (*git.Repository, e
 	return repo, repo.SetConfig(cfg)
 }
 
-// fetch brings the objects over.
-func (c *checkout) fetch(ctx context.Context, s session, refs *packp.AdvRefs, t target, meta *git.Repository, repo repository, dog *watchdog) error {
-	req := packRequest(refs, t)
-	if t.wide {
-		c.progress.line("the server does not give out commit %s by itself; fetching all branches and tags", c.req.Commit)
-	}
-	response, err := s.pack(ctx, req)
+// fetch brings objects over.
+func (c *checkout) fetch(ctx context.Context, s *session, w wish, meta *git.Repository, repo repository, dog *watchdog) error {
+	response, err := s.talks.pack(ctx, w)
 	var remote *remoteError
 	if errors.As(err, &remote) {
-		c.refused = c.req.Commit != "" && !refs.Capabilities.Supports(capability.AllowReachableSHA1InWant)
+		// What to do without, when there is a next time.
+		c.noFilter = c.noFilter || w.filter != ""
+		c.refused = c.req.Commit != "" && w.filter == "" && !s.can.final
 		return &remoteError{said: remote.said, inPack: true}
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { _ = response.Close() }()
-	if len(response.Shallows) > 0 {
-		if err := meta.Storer.SetShallow(response.Shallows); err != nil {
+	if len(response.shallow) > 0 {
+		if err := meta.Storer.SetShallow(response.shallow); err != nil {
 			return err
 		}
 	}
-	var pack io.Reader = response
-	if req.Capabilities.Supports(capability.Sideband64k) || req.Capabilities.Supports(capability.Sideband) {
-		pack = &sideband{packets: pktline.NewScanner(response), progress: c.progress}
+	var pack io.Reader = response.pack
+	if response.banded {
+		pack = &sideband{packets: response.pack, progress: c.progress}
 	}
 	in := &packReader{from: pack, progress: c.progress, done: dog.rest}
 	if err := repo.add(ctx, in); err != nil {
 		return errors.Join(in.err, err)
 	}
 	return nil
-}
-
-func packRequest(refs *packp.AdvRefs, t target) *packp.UploadPackRequest {
-	caps := refs.Capabilities
-	for _, not := range []capability.Capability{capability.MultiACK, capability.MultiACKDetailed, capability.ThinPack} {
-		caps.Delete(not)
-	}
-	req := packp.NewUploadPackRequestFromCapabilities(caps)
-	if !t.wide {
-		req.Wants = []plumbing.Hash{t.want}
-		if caps.Supports(capability.Shallow) {
-			_ = req.Capabilities.Set(capability.Shallow)
-			req.Depth = packp.DepthCommits(1)
-		}
-		return req
-	}
-	wants := map[plumbing.Hash]bool{}
-	for name, hash := range refs.References {
-		if strings.HasPrefix(name, "refs/heads/") || strings.HasPrefix(name, "refs/tags/") {
-			wants[hash] = true
-		}
-	}
-	req.Wants = slices.SortedFunc(maps.Keys(wants), func(a, b plumbing.Hash) int { return strings.Compare(a.String(), b.String()) })
-	return req
 }
 
 // packReader counts what comes, and keeps the error that ended it: go-git wraps
@@ -304,22 +297,30 @@ func setRefs(meta *git.Repository, t target, commit plumbing.Hash) error {
 func (c *checkout) commit(ctx context.Context, repo repository, t target) (*object.Commit, error) {
 	hash := t.commit
 	if t.wide {
-		found, err := repo.commits(ctx, strings.ToLower(c.req.Commit))
-		switch {
-		case err != nil:
+		var err error
+		if hash, err = c.only(ctx, repo); err != nil {
 			return nil, err
-		case len(found) == 0:
-			return nil, problem(KindRefUnknown, "no branch and no tag of the repository reaches commit "+c.req.Commit, "Check the hash, and that the commit was pushed and its branch not deleted or rewritten.")
-		case len(found) > 1:
-			return nil, problem(KindRefUnknown, fmt.Sprintf("%d commits begin with %s", len(found), c.req.Commit), "Give more digits.")
 		}
-		hash = found[0]
 	}
 	commit, err := repo.commit(ctx, hash)
 	if errors.Is(err, errNoCommit) {
 		return nil, problem(KindRefUnknown, hash.String()+" is not a commit", "Name a commit, a branch or a tag of a commit.")
 	}
 	return commit, err
+}
+
+// only returns the one stored commit that the request's hash means.
+func (c *checkout) only(ctx context.Context, repo repository) (plumbing.Hash, error) {
+	found, err := repo.commits(ctx, strings.ToLower(c.req.Commit))
+	switch {
+	case err != nil:
+		return plumbing.ZeroHash, err
+	case len(found) == 0:
+		return plumbing.ZeroHash, problem(KindRefUnknown, "no branch and no tag of the repository reaches commit "+c.req.Commit, "Check the hash, and that the commit was pushed and its branch not deleted or rewritten.")
+	case len(found) > 1:
+		return plumbing.ZeroHash, problem(KindRefUnknown, fmt.Sprintf("%d commits begin with %s", len(found), c.req.Commit), "Give more digits.")
+	}
+	return found[0], nil
 }
 
 func isLoopback(host string) bool {

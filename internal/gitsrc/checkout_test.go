@@ -1,6 +1,7 @@
 package gitsrc_test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,61 +14,89 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestRefs: every way to name a commit gives exactly that commit, with a .git
-// that git itself takes for a normal one.
+// that git itself takes for a normal one, from servers of every kind.
 func TestRefs(t *testing.T) { eachEngine(t, testRefs) }
 
 func testRefs(t *testing.T, on engine) {
-	o := newOrigin(t)
-	url := serve(t, o.backend()) + "/repo.git"
-	for name, tc := range map[string]struct {
-		branch, commit string
-		want, ref      string
-		head           string // what git symbolic-ref says; empty for detached
-		one            bool   // exactly one commit is there
+	plain, filtering := newOrigin(t), newOrigin(t)
+	filtering.git(t, filtering.dir, "config", "uploadpack.allowFilter", "true")
+	for name, server := range map[string]struct {
+		o       *origin
+		handler http.Handler
+		inside  bool // gives out a commit that no ref points to
+		short   bool // finds what a short hash means without fetching all
 	}{
-		"a branch":                              {branch: "main", want: o.main, ref: "refs/heads/main", head: "refs/heads/main", one: true},
-		"a full branch name":                    {branch: "refs/heads/main", want: o.main, ref: "refs/heads/main", head: "refs/heads/main", one: true},
-		"a branch with a slash":                 {branch: "feature/dev", want: o.dev, ref: "refs/heads/feature/dev", head: "refs/heads/feature/dev", one: true},
-		"neither: the remote's HEAD":            {want: o.main, ref: "refs/heads/main", head: "refs/heads/main", one: true},
-		"an annotated tag":                      {branch: "v1", want: o.main, ref: "refs/tags/v1", one: true},
-		"a full tag name":                       {branch: "refs/tags/light", want: o.main, ref: "refs/tags/light", one: true},
-		"a commit at a tip":                     {commit: o.dev, want: o.dev, one: true},
-		"an upper-case commit":                  {commit: strings.ToUpper(o.dev), want: o.dev, one: true},
-		"a commit inside, by a wider fetch":     {commit: o.first, want: o.first},
-		"a short commit":                        {commit: o.main[:10], want: o.main},
-		"a short commit inside, by wider fetch": {commit: o.first[:10], want: o.first},
+		"version 2":              {o: plain, handler: plain.backend(), inside: true},
+		"version 2 with filters": {o: filtering, handler: filtering.backend(), inside: true, short: true},
+		"version 0":              {o: plain, handler: old(plain.backend())},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join(t.TempDir(), "a", "src")
-			got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Branch: tc.branch, Commit: tc.commit, Dir: dir})
-			if err != nil {
-				t.Fatalf("Checkout: %v\n%s", err, lines)
+			o, url := server.o, serve(t, server.handler)+"/repo.git"
+			for name, tc := range map[string]struct {
+				branch, commit string
+				want, ref      string
+				head           string // what git symbolic-ref says; empty for detached
+				many           bool   // more than one commit is there
+			}{
+				"a branch":                    {branch: "main", want: o.main, ref: "refs/heads/main", head: "refs/heads/main"},
+				"a full branch name":          {branch: "refs/heads/main", want: o.main, ref: "refs/heads/main", head: "refs/heads/main"},
+				"a branch with a slash":       {branch: "feature/dev", want: o.dev, ref: "refs/heads/feature/dev", head: "refs/heads/feature/dev"},
+				"neither: the remote's HEAD":  {want: o.main, ref: "refs/heads/main", head: "refs/heads/main"},
+				"an annotated tag":            {branch: "v1", want: o.main, ref: "refs/tags/v1"},
+				"a full tag name":             {branch: "refs/tags/light", want: o.main, ref: "refs/tags/light"},
+				"a pull request":              {branch: "refs/pull/7/head", want: o.pull, ref: "refs/pull/7/head"},
+				"a merge request":             {branch: "refs/merge-requests/7/head", want: o.pull, ref: "refs/merge-requests/7/head"},
+				"a pull request without refs": {branch: "pull/7/head", want: o.pull, ref: "refs/pull/7/head"},
+				"a commit at a tip":           {commit: o.dev, want: o.dev},
+				"an upper-case commit":        {commit: strings.ToUpper(o.dev), want: o.dev},
+				"a commit inside":             {commit: o.first, want: o.first, many: !server.inside},
+				"a short commit":              {commit: o.main[:10], want: o.main, many: !server.short},
+				"a short commit inside":       {commit: o.first[:10], want: o.first, many: !server.short},
+			} {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					dir := filepath.Join(t.TempDir(), "a", "src")
+					got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Branch: tc.branch, Commit: tc.commit, Dir: dir})
+					if err != nil {
+						t.Fatalf("Checkout: %v\n%s", err, lines)
+					}
+					if got.Commit != tc.want || got.Ref != tc.ref || got.Author != "Ann Author" || got.Subject == "" || got.When.IsZero() {
+						t.Errorf("Checkout() = %+v, want commit %s of %q", got, tc.want, tc.ref)
+					}
+					o.wantNormal(t, dir, url, tc.want, tc.head)
+					n := o.git(t, dir, "cat-file", "--batch-all-objects", "--batch-check=%(objecttype)")
+					if commits := strings.Count(n, "commit"); (commits > 1) != tc.many {
+						t.Errorf("%d commits were fetched; want more than one: %t", commits, tc.many)
+					}
+					if tags := o.git(t, dir, "tag"); tags != strings.TrimPrefix(tc.ref, "refs/tags/") && tags != "" {
+						t.Errorf("tags were fetched: %s", tags)
+					}
+				})
 			}
-			if got.Commit != tc.want || got.Ref != tc.ref || got.Author != "Ann Author" || got.Subject == "" || got.When.IsZero() {
-				t.Errorf("Checkout() = %+v, want commit %s of %q", got, tc.want, tc.ref)
-			}
-			if head := o.git(t, dir, "rev-parse", "HEAD"); head != tc.want {
-				t.Errorf("git rev-parse HEAD = %s, want %s", head, tc.want)
-			}
-			if status := o.git(t, dir, "status", "--porcelain"); status != "" {
-				t.Errorf("git status is not clean: %s", status)
-			}
-			symbolic, _ := os.ReadFile(filepath.Join(dir, ".git", "HEAD"))
-			if want := "ref: " + tc.head; tc.head != "" && strings.TrimSpace(string(symbolic)) != want {
-				t.Errorf("HEAD = %q, want %q", symbolic, want)
-			} else if tc.head == "" && strings.HasPrefix(string(symbolic), "ref:") {
-				t.Errorf("HEAD = %q, want it detached", symbolic)
-			}
-			if n := o.git(t, dir, "rev-list", "--all", "--count"); tc.one && tc.head != "" && n != "1" {
-				t.Errorf("%s commits were fetched, want 1", n)
-			}
-			if remote := o.git(t, dir, "remote", "get-url", "origin"); remote != url {
-				t.Errorf("origin = %s, want %s", remote, url)
-			}
-			o.git(t, dir, "fsck", "--strict")
 		})
 	}
+}
+
+// wantNormal checks that git takes the checkout in dir for a normal one.
+func (o *origin) wantNormal(t *testing.T, dir, url, commit, head string) {
+	t.Helper()
+	if got := o.git(t, dir, "rev-parse", "HEAD"); got != commit {
+		t.Errorf("git rev-parse HEAD = %s, want %s", got, commit)
+	}
+	if status := o.git(t, dir, "status", "--porcelain"); status != "" {
+		t.Errorf("git status is not clean: %s", status)
+	}
+	symbolic, _ := os.ReadFile(filepath.Join(dir, ".git", "HEAD"))
+	if want := "ref: " + head; head != "" && strings.TrimSpace(string(symbolic)) != want {
+		t.Errorf("HEAD = %q, want %q", symbolic, want)
+	} else if head == "" && strings.HasPrefix(string(symbolic), "ref:") {
+		t.Errorf("HEAD = %q, want it detached", symbolic)
+	}
+	if remote := o.git(t, dir, "remote", "get-url", "origin"); remote != url {
+		t.Errorf("origin = %s, want %s", remote, url)
+	}
+	o.git(t, dir, "fsck", "--strict")
 }
 
 // TestFiles: modes and links come out as git writes them.
@@ -99,7 +128,7 @@ func TestServersThatGiveOutAnyCommit(t *testing.T) { eachEngine(t, testServersTh
 func testServersThatGiveOutAnyCommit(t *testing.T, on engine) {
 	o := newOrigin(t)
 	o.git(t, o.dir, "config", "uploadpack.allowAnySHA1InWant", "true")
-	url := serve(t, o.backend()) + "/repo.git"
+	url := serve(t, old(o.backend())) + "/repo.git"
 	dir := filepath.Join(t.TempDir(), "src")
 	got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Commit: o.first, Dir: dir})
 	if err != nil || got.Commit != o.first {
@@ -124,7 +153,9 @@ func TestServerRefusesAnUnadvertisedCommit(t *testing.T) {
 func testServerRefusesAnUnadvertisedCommit(t *testing.T, on engine) {
 	o := newOrigin(t)
 	o.git(t, o.dir, "config", "uploadpack.allowTipSHA1InWant", "true")
-	got, lines, err := on.checkout(t, gitsrc.Request{URL: newDaemon(t, o), Commit: o.first})
+	private, public := keygen(t, filepath.Join(t.TempDir(), "key"), "ed25519", "")
+	server := newSSHServer(t, o, public)
+	got, lines, err := on.checkout(t, gitsrc.Request{URL: server.url, Commit: o.first, Auth: gitsrc.Auth{SSHKey: private}, KnownHosts: []string{server.knownHosts}})
 	if err != nil || got.Commit != o.first {
 		t.Fatalf("Checkout() = %+v, %v", got, err)
 	}
@@ -133,15 +164,41 @@ func testServerRefusesAnUnadvertisedCommit(t *testing.T, on engine) {
 	}
 }
 
+// TestVersion2OverSSH: a server that lets the variable through speaks version 2.
+func TestVersion2OverSSH(t *testing.T) { eachEngine(t, testVersion2OverSSH) }
+
+func testVersion2OverSSH(t *testing.T, on engine) {
+	o := newOrigin(t)
+	private, public := keygen(t, filepath.Join(t.TempDir(), "key"), "ed25519", "")
+	server := newSSHServer(t, o, public, "AcceptEnv GIT_PROTOCOL")
+	dir := filepath.Join(t.TempDir(), "src")
+	got, lines, err := on.checkout(t, gitsrc.Request{URL: server.url, Commit: o.first, Dir: dir, Auth: gitsrc.Auth{SSHKey: private}, KnownHosts: []string{server.knownHosts}})
+	if err != nil || got.Commit != o.first {
+		t.Fatalf("Checkout() = %+v, %v", got, err)
+	}
+	if strings.Contains(lines, "fetching all") {
+		t.Errorf("a wider fetch was made: %s", lines)
+	}
+	o.wantNormal(t, dir, server.url, o.first, "")
+}
+
 func TestGitDaemon(t *testing.T) { eachEngine(t, testGitDaemon) }
 
 func testGitDaemon(t *testing.T, on engine) {
 	o := newOrigin(t)
+	o.git(t, o.dir, "config", "uploadpack.allowFilter", "true")
 	url := newDaemon(t, o)
 	got, _, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "v1"})
 	if err != nil || got.Commit != o.main {
 		t.Fatalf("Checkout() = %+v, %v", got, err)
 	}
+	// Two packs over one connection.
+	dir := filepath.Join(t.TempDir(), "src")
+	got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Commit: o.first[:8], Dir: dir})
+	if err != nil || got.Commit != o.first {
+		t.Fatalf("Checkout() = %+v, %v\n%s", got, err, lines)
+	}
+	o.wantNormal(t, dir, url, o.first, "")
 	_, _, err = on.checkout(t, gitsrc.Request{URL: strings.Replace(url, "repo.git", "other.git", 1)})
 	wantKind(t, err, gitsrc.KindNotFound, "access denied")
 }

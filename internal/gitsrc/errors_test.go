@@ -51,7 +51,8 @@ func testWhatCanGoWrong(t *testing.T, on engine) {
 		"a web page":                       {gitsrc.Request{URL: serve(t, page("<html>Log in")) + "/x"}, gitsrc.KindNotGit, "not a git server"},
 		"git's type, but not git":          {gitsrc.Request{URL: serve(t, lie()) + "/x"}, gitsrc.KindNotGit, "not a git server"},
 		"a branch that is not there":       {gitsrc.Request{URL: server + "/repo.git", Branch: "mian"}, gitsrc.KindRefUnknown, "There are main"},
-		"a commit that is not there":       {gitsrc.Request{URL: server + "/repo.git", Commit: strings.Repeat("ab", 20)}, gitsrc.KindRefUnknown, "reaches commit"},
+		"a commit that is not there":       {gitsrc.Request{URL: server + "/repo.git", Commit: strings.Repeat("ab", 20)}, gitsrc.KindRefUnknown, "not our ref"},
+		"an old server has no such commit": {gitsrc.Request{URL: serve(t, old(o.backend())) + "/repo.git", Commit: strings.Repeat("ab", 20)}, gitsrc.KindRefUnknown, "reaches commit"},
 		"a short commit that is not there": {gitsrc.Request{URL: server + "/repo.git", Commit: strings.Repeat("0", 8)}, gitsrc.KindRefUnknown, "reaches commit"},
 		"a server in trouble":              {gitsrc.Request{URL: serve(t, status(503, "come back later")) + "/x"}, gitsrc.KindServer, "come back later"},
 	} {
@@ -145,7 +146,7 @@ func testCutInThePack(t *testing.T, on engine) {
 	o := newOrigin(t)
 	var packs atomic.Int64
 	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/git-upload-pack") && packs.Add(1) == 1 {
+		if asksForPack(r) && packs.Add(1) == 1 {
 			rec := httptest.NewRecorder()
 			o.backend().ServeHTTP(rec, r)
 			for k, v := range rec.Header() {
@@ -173,12 +174,12 @@ func TestBranchMoves(t *testing.T) { eachEngine(t, testBranchMoves) }
 func testBranchMoves(t *testing.T, on engine) {
 	o := newOrigin(t)
 	var moved atomic.Bool
-	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/git-upload-pack") && moved.CompareAndSwap(false, true) {
+	url := serve(t, old(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asksForPack(r) && moved.CompareAndSwap(false, true) {
 			o.git(t, o.dir, "branch", "-f", "feature/dev", o.first)
 		}
 		o.backend().ServeHTTP(w, r)
-	})) + "/repo.git"
+	}))) + "/repo.git"
 	got, _, err := on.checkout(t, gitsrc.Request{URL: url, Branch: "feature/dev"})
 	if err != nil || got.Commit != o.first {
 		t.Errorf("Checkout() = %+v, %v, want %s", got, err, o.first)
@@ -220,7 +221,7 @@ func testCancel(t *testing.T, on engine) {
 			})) + "/x"}
 		},
 		"in the pack": func(t *testing.T, cancel func()) gitsrc.Request {
-			return gitsrc.Request{URL: serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			return gitsrc.Request{URL: serve(t, old(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if !strings.HasSuffix(r.URL.Path, "/git-upload-pack") {
 					o.backend().ServeHTTP(w, r)
 					return
@@ -231,7 +232,7 @@ func testCancel(t *testing.T, on engine) {
 				w.(http.Flusher).Flush()
 				cancel()
 				<-r.Context().Done()
-			})) + "/repo.git"}
+			}))) + "/repo.git"}
 		},
 		"while it waits to try again": func(t *testing.T, cancel func()) gitsrc.Request {
 			return gitsrc.Request{URL: serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -93,6 +93,7 @@ type checkout struct {
 	transport http.RoundTripper
 	bearer    bool // the server wants the token as a bearer token
 	refused   bool // the server refused to send the commit by itself
+	noFilter  bool // the server refused to leave out objects
 	stall     time.Duration
 	firstWait time.Duration
 }

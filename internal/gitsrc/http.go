@@ -12,18 +12,19 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 )
 
 const (
 	infoRefs = "/info/refs"
 	// agent begins as git's own does: some hosts tell git from a browser by it.
 	agent = "git/2.0 (longshore)"
+	// version2Wanted asks for version 2 of git's protocol. A server that does
+	// not know it answers in the first.
+	version2Wanted = "version=2"
 )
 
-// httpSession speaks git's smart protocol over HTTP.
-type httpSession struct {
+// httpLine is git's smart protocol over HTTP: a request for each message.
+type httpLine struct {
 	client *http.Client
 	base   string // the repository's URL, after redirects of the first request
 	touch  func()
@@ -31,7 +32,7 @@ type httpSession struct {
 }
 
 // openHTTP connects to nothing yet.
-func (c *checkout) openHTTP(touch func()) session {
+func (c *checkout) openHTTP(touch func()) line {
 	origin := &url.URL{Scheme: c.at.scheme, Host: c.at.host}
 	if strings.Contains(c.at.host, ":") {
 		origin.Host = "[" + c.at.host + "]"
@@ -40,14 +41,14 @@ func (c *checkout) openHTTP(touch func()) session {
 		origin.Host = net.JoinHostPort(c.at.host, c.at.port)
 	}
 	auth := &authTransport{next: c.transport, origin: origin, cred: c.cred, bearer: c.bearer}
-	return &httpSession{
+	return &httpLine{
 		client: &http.Client{Transport: auth, CheckRedirect: checkRedirect},
 		base:   strings.TrimRight(c.at.String(), "/"),
 		touch:  touch, auth: auth,
 	}
 }
 
-func (s *httpSession) refs(ctx context.Context) (*packp.AdvRefs, error) {
+func (s *httpLine) hello(ctx context.Context) (io.ReadCloser, error) {
 	target := s.base + infoRefs + "?service=git-upload-pack"
 	if before, query, ok := strings.Cut(s.base, "?"); ok {
 		target = before + infoRefs + "?" + query + "&service=git-upload-pack"
@@ -60,10 +61,10 @@ func (s *httpSession) refs(ctx context.Context) (*packp.AdvRefs, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer res.Body.Close()
 	// Where a redirect led is where the repository is.
 	final := *res.Request.URL
 	if !strings.HasSuffix(final.EscapedPath(), infoRefs) {
+		res.Body.Close()
 		return nil, errNotGit
 	}
 	final.RawPath = strings.TrimSuffix(final.EscapedPath(), infoRefs)
@@ -72,39 +73,38 @@ func (s *httpSession) refs(ctx context.Context) (*packp.AdvRefs, error) {
 	query.Del("service")
 	final.RawQuery = query.Encode()
 	s.base = final.String()
-	return decodeRefs(res.Body)
+	return res.Body, nil
 }
 
-func (s *httpSession) pack(ctx context.Context, pack *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
-	var body bytes.Buffer
-	if err := encodePack(&body, pack); err != nil {
-		return nil, err
-	}
+func (s *httpLine) ask(ctx context.Context, message []byte) (io.ReadCloser, error) {
 	target := s.base + "/git-upload-pack"
 	if before, query, ok := strings.Cut(s.base, "?"); ok {
 		target = before + "/git-upload-pack?" + query
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, &body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(message))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
-	res, err := s.do(req, "application/x-git-upload-pack-result") //nolint:bodyclose // the response that is returned closes it
+	res, err := s.do(req, "application/x-git-upload-pack-result")
 	if err != nil {
 		return nil, err
 	}
-	return decodePack(res.Body, pack)
+	return res.Body, nil
 }
 
-func (s *httpSession) Close() error {
+func (s *httpLine) lastWords() string { return "" }
+
+func (s *httpLine) Close() error {
 	s.client.CloseIdleConnections()
 	return nil
 }
 
 // do sends req and makes sure that the answer is of the type wanted.
-func (s *httpSession) do(req *http.Request, want string) (*http.Response, error) {
+func (s *httpLine) do(req *http.Request, want string) (*http.Response, error) {
 	req.Header.Set("User-Agent", agent)
 	req.Header.Set("Accept", want)
+	req.Header.Set("Git-Protocol", version2Wanted)
 	res, err := s.client.Do(req)
 	if err != nil {
 		return nil, err

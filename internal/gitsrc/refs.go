@@ -1,7 +1,9 @@
 package gitsrc
 
 import (
+	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"regexp"
@@ -9,8 +11,6 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 )
 
 // target is what to fetch.
@@ -19,6 +19,7 @@ type target struct {
 	want   plumbing.Hash          // the object to ask for; zero when wide
 	commit plumbing.Hash          // the commit it stands for, where that is known
 	wide   bool                   // the server gives out no such object by itself: fetch all branches and tags
+	all    []plumbing.Hash        // what those point to
 }
 
 var hexHash = regexp.MustCompile(`^[0-9a-f]{4,40}$`)
@@ -38,83 +39,133 @@ func checkRef(branch, commit string) error {
 	return nil
 }
 
-// resolve finds what to fetch among the refs that the server has.
-func resolve(refs *packp.AdvRefs, branch, commit string) (target, error) {
-	switch {
-	case commit != "":
-		return resolveCommit(refs, strings.ToLower(commit))
-	case branch == "" || branch == "HEAD":
-		return resolveHead(refs)
+// refNames returns the full names that a branch, tag or ref may stand for, in
+// the order in which they are looked for.
+func refNames(branch string) []string {
+	names := []string{"refs/heads/" + branch, "refs/tags/" + branch, "refs/" + branch}
+	if strings.HasPrefix(branch, "refs/") {
+		names = append([]string{branch}, names...)
 	}
-	for _, name := range []string{branch, "refs/heads/" + branch, "refs/tags/" + branch, "refs/" + branch} {
-		if !strings.HasPrefix(name, "refs/") {
-			continue
-		}
-		if hash, ok := refs.References[name]; ok {
-			return refTarget(refs, name, hash), nil
-		}
-	}
-	return target{}, refUnknown(refs, branch)
+	return names
 }
 
-func refTarget(refs *packp.AdvRefs, name string, hash plumbing.Hash) target {
+// branchesAndTags are the prefixes of the refs that people look at.
+var branchesAndTags = []string{"refs/heads/", "refs/tags/"}
+
+// resolve finds out what to fetch.
+func (c *checkout) resolve(ctx context.Context, s *session) (target, error) {
+	branch, commit := c.req.Branch, strings.ToLower(c.req.Commit)
+	full := len(commit) == 40
+	switch {
+	case full && s.can.prefixes && !c.refused:
+		hash := plumbing.NewHash(commit)
+		return target{want: hash, commit: hash}, nil
+	case commit != "":
+		refs, err := s.talks.refs(ctx, branchesAndTags)
+		if err != nil {
+			return target{}, err
+		}
+		if full && !c.refused {
+			return resolveCommit(refs, s.can, commit), nil
+		}
+		// Even when one tip begins with these digits another commit may, too:
+		// only the whole history can say that a short hash means one commit.
+		t := target{wide: true, all: refs.branchesAndTags()}
+		if len(t.all) == 0 {
+			return target{}, errEmpty
+		}
+		return t, nil
+	}
+	wanted := refNames(branch)
+	if branch == "" || branch == "HEAD" {
+		wanted = []string{"HEAD"}
+	}
+	refs, err := s.talks.refs(ctx, wanted)
+	if err != nil {
+		return target{}, err
+	}
+	if t, ok := refs.find(wanted); ok {
+		return t, nil
+	}
+	if s.can.prefixes { // to say which there are
+		if refs, err = s.talks.refs(ctx, branchesAndTags); err != nil {
+			return target{}, err
+		}
+		if len(refs.names) == 0 {
+			return target{}, errEmpty
+		}
+	}
+	return target{}, refUnknown(refs, cmp.Or(branch, "HEAD"))
+}
+
+// find returns the first of the names that there is.
+func (l *refList) find(names []string) (target, bool) {
+	for _, name := range names {
+		if name == "HEAD" {
+			return l.resolveHead()
+		}
+		if hash, ok := l.names[name]; ok {
+			return l.target(name, hash), true
+		}
+	}
+	return target{}, false
+}
+
+func (l *refList) target(name string, hash plumbing.Hash) target {
 	t := target{ref: plumbing.ReferenceName(name), want: hash, commit: hash}
-	if peeled, ok := refs.Peeled[name]; ok { // an annotated tag
+	if peeled, ok := l.peeled[name]; ok { // an annotated tag
 		t.commit = peeled
 	}
 	return t
 }
 
-func resolveHead(refs *packp.AdvRefs) (target, error) {
-	for _, symref := range refs.Capabilities.Get(capability.SymRef) {
-		if name, ok := strings.CutPrefix(symref, "HEAD:"); ok {
-			if hash, ok := refs.References[name]; ok {
-				return refTarget(refs, name, hash), nil
-			}
-		}
+func (l *refList) resolveHead() (target, bool) {
+	if hash, ok := l.names[l.headName]; ok {
+		return l.target(l.headName, hash), true
 	}
-	if refs.Head == nil {
-		return target{}, refUnknown(refs, "HEAD")
+	if l.head == nil {
+		return target{}, false
 	}
 	for _, name := range []string{"refs/heads/main", "refs/heads/master"} {
-		if refs.References[name] == *refs.Head {
-			return refTarget(refs, name, *refs.Head), nil
+		if l.names[name] == *l.head {
+			return l.target(name, *l.head), true
 		}
 	}
-	return target{want: *refs.Head, commit: *refs.Head}, nil
+	return target{want: *l.head, commit: *l.head}, true
 }
 
-func resolveCommit(refs *packp.AdvRefs, commit string) (target, error) {
-	tips := map[plumbing.Hash]plumbing.Hash{} // commit -> object to ask for
-	for name, hash := range refs.References {
-		if t := refTarget(refs, name, hash); strings.HasPrefix(t.commit.String(), commit) {
-			if _, plain := tips[t.commit]; !plain || t.want == t.commit {
-				tips[t.commit] = t.want
-			}
+// branchesAndTags returns what the branches and tags point to.
+func (l *refList) branchesAndTags() []plumbing.Hash {
+	all := map[plumbing.Hash]bool{}
+	for name, hash := range l.names {
+		if strings.HasPrefix(name, branchesAndTags[0]) || strings.HasPrefix(name, branchesAndTags[1]) {
+			all[hash] = true
 		}
 	}
-	caps := refs.Capabilities
-	byHash := caps.Supports(capability.AllowReachableSHA1InWant) || caps.Supports("allow-any-sha1-in-want") || caps.Supports(capability.AllowTipSHA1InWant)
-	switch {
-	case len(commit) == 40 && (len(tips) > 0 || byHash):
-		hash := plumbing.NewHash(commit)
-		t := target{want: hash, commit: hash}
-		if want, ok := tips[hash]; ok {
-			t.want = want
+	return slices.SortedFunc(maps.Keys(all), func(a, b plumbing.Hash) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// resolveCommit says how to ask for a full commit hash: by itself where a ref
+// points to it or the server gives out others, too.
+func resolveCommit(refs *refList, can abilities, commit string) target {
+	hash := plumbing.NewHash(commit)
+	t := target{want: hash, commit: hash, wide: !can.anyCommit}
+	for name, tip := range refs.names {
+		if at := refs.target(name, tip); at.commit == hash && (t.wide || at.want == hash) {
+			t.want, t.wide = at.want, false
 		}
-		return t, nil
-	default:
-		// Even when one tip begins with these digits another commit may, too:
-		// only the whole history can say that a short hash means one commit.
-		return target{wide: true}, nil
 	}
+	if t.wide {
+		t.all = refs.branchesAndTags()
+	}
+	return t
 }
 
 // refUnknown says that there is no such ref, and which there are.
-func refUnknown(refs *packp.AdvRefs, asked string) error {
+func refUnknown(refs *refList, asked string) error {
 	var names []string
-	for _, name := range slices.Sorted(maps.Keys(refs.References)) {
-		for _, prefix := range []string{"refs/heads/", "refs/tags/"} {
+	for _, name := range slices.Sorted(maps.Keys(refs.names)) {
+		for _, prefix := range branchesAndTags {
 			if short, ok := strings.CutPrefix(name, prefix); ok {
 				names = append(names, short)
 			}

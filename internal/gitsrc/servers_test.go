@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -28,6 +29,7 @@ type origin struct {
 	first string // the first commit of main: no branch or tag points to it
 	main  string // the tip of main
 	dev   string // the tip of feature/dev
+	pull  string // refs/pull/7/head and refs/merge-requests/7/head
 }
 
 func newOrigin(t *testing.T) *origin {
@@ -64,6 +66,8 @@ func newOrigin(t *testing.T) *origin {
 	o.dev = o.git(t, o.work, "rev-parse", "HEAD")
 	o.git(t, o.work, "push", "-q", o.dir, "--all")
 	o.git(t, o.work, "push", "-q", o.dir, "--tags")
+	o.pull = o.git(t, o.work, "commit-tree", "-p", o.main, "-m", "Asked to be pulled", o.dev+"^{tree}")
+	o.git(t, o.work, "push", "-q", o.dir, o.pull+":refs/pull/7/head", o.pull+":refs/merge-requests/7/head")
 	return o
 }
 
@@ -97,6 +101,24 @@ func (o *origin) backend() http.Handler {
 		Path: "/usr/bin/git", Args: []string{"http-backend"},
 		Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(o.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "HOME=/nonexistent"},
 	}
+}
+
+// old makes a server of h that knows only the first version of git's protocol.
+func old(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Git-Protocol")
+		h.ServeHTTP(w, r)
+	})
+}
+
+// asksForPack reports whether r is the request for a pack, in either version.
+func asksForPack(r *http.Request) bool {
+	if !strings.HasSuffix(r.URL.Path, "/git-upload-pack") {
+		return false
+	}
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return bytes.Contains(body, []byte("want "))
 }
 
 func serve(t *testing.T, h http.Handler) string {
@@ -141,7 +163,7 @@ type sshServer struct {
 	log        *lockedBuffer
 }
 
-func newSSHServer(t *testing.T, o *origin, authorized string) *sshServer {
+func newSSHServer(t *testing.T, o *origin, authorized string, more ...string) *sshServer {
 	t.Helper()
 	sshd := testkit.Path(t, "sshd")
 	testkit.Need(t, "ssh-keygen")
@@ -158,7 +180,8 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
-`, port, dir, dir))
+%s
+`, port, dir, dir, strings.Join(more, "\n")))
 	if os.Geteuid() == 0 {
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // where sshd as root locks itself in
 			t.Fatal(err)

@@ -5,24 +5,88 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"strconv"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// session is one conversation with the git process on the other side: first
-// the refs it has, then, once, a pack.
-type session interface {
-	refs(ctx context.Context) (*packp.AdvRefs, error)
-	pack(ctx context.Context, req *packp.UploadPackRequest) (*packp.UploadPackResponse, error)
+// line is a connection to the git process on the other side.
+type line interface {
+	// hello returns what the other side says first.
+	hello(ctx context.Context) (io.ReadCloser, error)
+	// ask sends a message and returns what is said in answer to it.
+	ask(ctx context.Context, message []byte) (io.ReadCloser, error)
+	// lastWords waits for the other side's end and returns what it said beside
+	// the protocol, where that is possible.
+	lastWords() string
 	Close() error
 }
 
-func (c *checkout) open(ctx context.Context, touch func()) (session, error) {
+// session is one conversation with the git process on the other side: first
+// hello, then which refs it has, then packs. Two versions of git's protocol are
+// spoken; the server picks.
+type session struct {
+	line
+	can   abilities
+	talks protocol
+}
+
+// protocol is a version of git's protocol.
+type protocol interface {
+	// refs returns the refs that begin with one of the prefixes, and perhaps others.
+	refs(ctx context.Context, prefixes []string) (*refList, error)
+	// pack asks for objects.
+	pack(ctx context.Context, w wish) (*answer, error)
+}
+
+// abilities are what a server says that it can do.
+type abilities struct {
+	anyCommit bool // gives out commits that no ref points to
+	final     bool // when it gives out no such commit, it has none
+	shallow   bool // gives out a commit without its history
+	filter    bool // leaves out the kinds of objects that it is told to
+	again     bool // answers more than one request for a pack
+	prefixes  bool // lists the refs that it is asked for only
+}
+
+// wish says which objects to ask for.
+type wish struct {
+	want    []plumbing.Hash
+	shallow bool   // without history
+	filter  string // what to leave out
+}
+
+// answer is a pack on its way, which comes after everything else.
+type answer struct {
+	io.Closer
+	shallow []plumbing.Hash // the commits whose history was left out
+	banded  bool            // the pack comes in bands
+	pack    *bufio.Reader
+}
+
+// refList is which refs the server has.
+type refList struct {
+	head     *plumbing.Hash
+	headName string // the ref that HEAD stands for, where that is known
+	names    map[string]plumbing.Hash
+	peeled   map[string]plumbing.Hash // what annotated tags stand for
+}
+
+func (c *checkout) open(ctx context.Context, touch func()) (*session, error) {
+	to, err := c.connect(ctx, touch)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{line: to}
+	if err := s.begin(ctx); err != nil {
+		_ = to.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *checkout) connect(ctx context.Context, touch func()) (line, error) {
 	switch {
 	case c.at.web():
 		return c.openHTTP(touch), nil
@@ -33,106 +97,56 @@ func (c *checkout) open(ctx context.Context, touch func()) (session, error) {
 	}
 }
 
-// decodeRefs reads the list of refs.
-func decodeRefs(r io.Reader) (*packp.AdvRefs, error) {
-	refs := packp.NewAdvRefs()
-	err := refs.Decode(r)
-	var (
-		line       *pktline.ErrorLine
-		unexpected *packp.ErrUnexpectedData
-	)
-	switch {
-	case err == nil && refs.IsEmpty(), errors.Is(err, packp.ErrEmptyAdvRefs):
-		return nil, errEmpty
-	case errors.As(err, &line):
-		return nil, &remoteError{said: line.Text}
-	case errors.As(err, &unexpected), errors.Is(err, pktline.ErrInvalidPktLen):
-		return nil, fmt.Errorf("%w: %w", errNotGit, err)
-	}
-	return refs, err
-}
-
-// encodePack writes the request for a pack.
-func encodePack(w io.Writer, req *packp.UploadPackRequest) error {
-	if err := req.Validate(); err != nil {
+// begin listens to the other side's hello and finds out what it speaks.
+func (s *session) begin(ctx context.Context) error {
+	first, err := s.hello(ctx)
+	if err != nil {
 		return err
 	}
-	if err := req.UploadRequest.Encode(w); err != nil {
+	defer first.Close()
+	in := bufio.NewReaderSize(first, 64<<10)
+	if isVersion2(in) {
+		v2, err := readVersion2(in, s.line)
+		if err != nil {
+			return err
+		}
+		s.talks, s.can = v2, v2.abilities()
+		return nil
+	}
+	v0, err := readVersion0(in, s.line)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		// A server that does not have or give out the repository says so beside
+		// the protocol, and then ends.
+		if said := s.lastWords(); said != "" {
+			return &remoteError{said: said}
+		}
+		return io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return err
 	}
-	return pktline.NewEncoder(w).EncodeString("done\n")
+	s.talks, s.can = v0, v0.abilities()
+	return nil
 }
 
-// decodePack reads the answer up to where the pack begins. It closes r when it
-// fails.
-func decodePack(r io.ReadCloser, req *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
-	b := bufio.NewReaderSize(r, 64<<10)
-	if said, ok := peekError(b); ok {
-		return nil, errors.Join(&remoteError{said: said}, r.Close())
+// isVersion2 looks at the beginning of a hello.
+func isVersion2(in *bufio.Reader) bool {
+	const service, version = "001e# service=git-upload-pack\n0000", "000eversion 2\n"
+	head, _ := in.Peek(len(version))
+	if string(head) == version {
+		return true
 	}
-	response := packp.NewUploadPackResponse(req)
-	if err := response.Decode(readCloser{b, r}); err != nil {
-		return nil, errors.Join(err, r.Close())
+	if !bytes.HasPrefix(head, []byte("001e#")) {
+		return false
 	}
-	return response, nil
+	head, _ = in.Peek(len(service) + len(version))
+	return string(head) == service+version
 }
 
-type readCloser struct {
+// joined gives what was read ahead of a stream back to it.
+type joined struct {
 	io.Reader
 	io.Closer
-}
-
-// peekError looks whether the next packet is an error line, and reads it if so.
-func peekError(b *bufio.Reader) (said string, ok bool) {
-	head, err := b.Peek(8)
-	if err != nil || string(head[4:]) != "ERR " {
-		return "", false
-	}
-	n, err := strconv.ParseUint(string(head[:4]), 16, 16)
-	if err != nil || n < 8 {
-		return "", false
-	}
-	line := make([]byte, n)
-	got, _ := io.ReadFull(b, line)
-	return string(bytes.TrimSpace(line[8:max(got, 8)])), true
-}
-
-// sideband takes the pack out of the three bands in which it comes: the data,
-// the server's progress messages, and its last words.
-type sideband struct {
-	packets  *pktline.Scanner
-	progress io.Writer
-	rest     []byte
-}
-
-func (s *sideband) Read(p []byte) (int, error) {
-	for len(s.rest) == 0 {
-		if !s.packets.Scan() {
-			if err := s.packets.Err(); err != nil {
-				return 0, err
-			}
-			return 0, io.ErrUnexpectedEOF // a pack ends with a flush, not with silence
-		}
-		packet := s.packets.Bytes()
-		if len(packet) == 0 {
-			return 0, io.EOF
-		}
-		switch band, data := packet[0], packet[1:]; band {
-		case 1:
-			s.rest = data
-		case 2:
-			if _, err := s.progress.Write(data); err != nil {
-				return 0, err
-			}
-		case 3:
-			return 0, &remoteError{said: string(data)}
-		default:
-			return 0, errNotGit
-		}
-	}
-	n := copy(p, s.rest)
-	s.rest = s.rest[n:]
-	return n, nil
 }
 
 // watchdog ends its context with errStalled when nothing has touched it for a

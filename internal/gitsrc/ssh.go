@@ -12,39 +12,29 @@ import (
 	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"golang.org/x/crypto/ssh"
 )
 
-// streamSession speaks git's protocol over one connection in both directions.
-type streamSession struct {
+// stream is one connection in both directions.
+type stream struct {
 	in    io.Writer
-	out   io.ReadCloser
-	last  func() string // waits for the other side's end and returns its last words
+	out   io.Reader
+	last  func() string
 	close func() error
 }
 
-func (s *streamSession) refs(context.Context) (*packp.AdvRefs, error) {
-	refs, err := decodeRefs(s.out)
-	// A server that does not have or give out the repository says so beside the
-	// protocol, and then ends.
-	if errors.Is(err, packp.ErrEmptyInput) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		if said := s.last(); said != "" {
-			return nil, &remoteError{said: said}
-		}
-		return nil, io.ErrUnexpectedEOF
-	}
-	return refs, err
-}
+func (s *stream) hello(context.Context) (io.ReadCloser, error) { return io.NopCloser(s.out), nil }
 
-func (s *streamSession) pack(_ context.Context, req *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
-	if err := encodePack(s.in, req); err != nil {
+func (s *stream) ask(_ context.Context, message []byte) (io.ReadCloser, error) {
+	if _, err := s.in.Write(message); err != nil {
 		return nil, err
 	}
-	return decodePack(io.NopCloser(s.out), req)
+	return io.NopCloser(s.out), nil
 }
 
-func (s *streamSession) Close() error { return s.close() }
+func (s *stream) lastWords() string { return s.last() }
+
+func (s *stream) Close() error { return s.close() }
 
 // dial connects; the connection breaks as soon as ctx ends.
 func (c *checkout) dial(ctx context.Context, touch func()) (net.Conn, func() bool, error) {
@@ -71,17 +61,17 @@ func (c touchedConn) Read(p []byte) (int, error) {
 }
 
 // openGit speaks git:// (git daemon): no encryption, no credentials.
-func (c *checkout) openGit(ctx context.Context, touch func()) (session, error) {
+func (c *checkout) openGit(ctx context.Context, touch func()) (line, error) {
 	conn, stop, err := c.dial(ctx, touch)
 	if err != nil {
 		return nil, err
 	}
-	request := "git-upload-pack " + c.at.path + "\x00host=" + c.at.host + "\x00"
+	request := "git-upload-pack " + c.at.path + "\x00host=" + c.at.host + "\x00\x00" + version2Wanted + "\x00"
 	if err := pktline.NewEncoder(conn).EncodeString(request); err != nil {
 		stop()
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &streamSession{
+	return &stream{
 		in: conn, out: conn,
 		last:  func() string { return "" },
 		close: func() error { stop(); return conn.Close() },
@@ -89,7 +79,7 @@ func (c *checkout) openGit(ctx context.Context, touch func()) (session, error) {
 }
 
 // openSSH runs git-upload-pack on the other side.
-func (c *checkout) openSSH(ctx context.Context, touch func()) (session, error) {
+func (c *checkout) openSSH(ctx context.Context, touch func()) (line, error) {
 	config, state, err := c.sshConfig()
 	if err != nil {
 		return nil, err
@@ -119,7 +109,7 @@ func (c *checkout) openSSH(ctx context.Context, touch func()) (session, error) {
 	return s, nil
 }
 
-func startUploadPack(client *ssh.Client, path string) (*streamSession, error) {
+func startUploadPack(client *ssh.Client, path string) (*stream, error) {
 	run, err := client.NewSession()
 	if err != nil {
 		return nil, err
@@ -134,11 +124,12 @@ func startUploadPack(client *ssh.Client, path string) (*streamSession, error) {
 	}
 	words := &tail{}
 	run.Stderr = words
+	_ = run.Setenv("GIT_PROTOCOL", version2Wanted) // not every server lets it through: then it is the first version
 	if err := run.Start("git-upload-pack " + shellQuote(path)); err != nil {
 		return nil, err
 	}
-	return &streamSession{
-		in: in, out: io.NopCloser(out),
+	return &stream{
+		in: in, out: out,
 		last: func() string {
 			var exit *ssh.ExitError
 			if err := run.Wait(); errors.As(err, &exit) && words.String() == "" {
