@@ -198,6 +198,9 @@ func addSource(env map[string]string, c *config.Agent) {
 	if c.SourceEngine != "auto" {
 		env["LONGSHORE_SOURCE_ENGINE"] = c.SourceEngine
 	}
+	if !c.SourceSparse {
+		env["LONGSHORE_SOURCE_SPARSE"] = "false"
+	}
 }
 
 func getenv(environ []string, name string) string {

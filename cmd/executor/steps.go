@@ -27,7 +27,8 @@ func (p *program) getsource() *cobra.Command {
 		Long: "Put the source of a deployment into a directory. Credentials come by the environment: LONGSHORE_GIT_TOKEN,\n" +
 			"LONGSHORE_GIT_USERNAME and LONGSHORE_GIT_PASSWORD, or LONGSHORE_GIT_SSH_KEY and LONGSHORE_GIT_SSH_PASSPHRASE.\n" +
 			"LONGSHORE_GIT_KNOWN_HOSTS holds lines of a known_hosts file, beside those of the place.\n" +
-			"LONGSHORE_SOURCE_ENGINE is git (the command), go-git (built in) or auto, the default: git where there is one.",
+			"LONGSHORE_SOURCE_ENGINE is git (the command), go-git (built in) or auto, the default: git where there is one.\n" +
+			"With LONGSHORE_SOURCE_SPARSE=false every file is got, also of a large repository of which --repoDir is a small part.",
 		RunE: unknownCommand,
 	})
 	var r gitsrc.Request
@@ -83,6 +84,7 @@ func unknownCommand(c *cobra.Command, args []string) error {
 func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 	r.Progress = p.stdout
 	r.Engine = gitsrc.Engine(p.getenv("LONGSHORE_SOURCE_ENGINE"))
+	r.Full = p.getenv("LONGSHORE_SOURCE_SPARSE") == "false"
 	r.Auth = gitsrc.Auth{
 		Token:         p.getenv("LONGSHORE_GIT_TOKEN"),
 		Username:      p.getenv("LONGSHORE_GIT_USERNAME"),

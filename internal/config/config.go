@@ -41,6 +41,7 @@ type Agent struct {
 	DockerNetwork      string
 	GitKnownHosts      string
 	SourceEngine       string
+	SourceSparse       bool
 	DockerCapabilities string
 	PullImage          bool
 	PullPolicy         string

@@ -166,6 +166,10 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.SourceEngine },
 		},
 		{
+			Key: "source.sparse", Default: "true", Help: "Fetch and write only the files that a project in a folder of a large repository seems to need (docs/source.md says which). false gets all.",
+			field: func(a *Agent) any { return &a.SourceSparse },
+		},
+		{
 			Key: "docker_capabilities", Default: "default", Help: "Capabilities of job containers: default (the engine's, less NET_RAW, MKNOD, AUDIT_WRITE and SETFCAP) or none.",
 			field: func(a *Agent) any { return &a.DockerCapabilities },
 		},

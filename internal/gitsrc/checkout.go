@@ -130,6 +130,15 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 		return Result{}, err
 	}
 	repo := c.repository(meta)
+	if c.maySparse(s, t) {
+		partial := gitRepository{command: c.git, dir: c.dir, partial: true}
+		if some, err := c.fetchSparse(ctx, s, t, meta, partial, dog); err != nil {
+			return Result{}, err
+		} else if some {
+			dog.rest()
+			return c.place(ctx, meta, repo, t)
+		}
+	}
 	w := wish{want: []plumbing.Hash{t.want}, shallow: s.can.shallow}
 	if t.wide {
 		c.progress.line("the server does not give out commit %s by itself; fetching all branches and tags", c.req.Commit)

@@ -78,6 +78,7 @@ var settings = []string{
 type gitRepository struct {
 	command *gitCommand
 	dir     string
+	partial bool // packs may lack objects that others refer to
 }
 
 // gitError is a git command that failed.
@@ -140,7 +141,11 @@ func isFull(dir string) bool {
 }
 
 func (g gitRepository) add(ctx context.Context, pack io.Reader) error {
-	cmd, said := g.cmd(ctx, "index-pack", "--stdin")
+	args := []string{"index-pack", "--stdin"}
+	if g.partial {
+		args = append(args, "--promisor")
+	}
+	cmd, said := g.cmd(ctx, args...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -209,4 +214,65 @@ func (g gitRepository) commit(ctx context.Context, hash plumbing.Hash) (*object.
 func (g gitRepository) write(ctx context.Context, commit plumbing.Hash) error {
 	cmd, said := g.cmd(ctx, "read-tree", "--reset", "-u", commit.String())
 	return g.ended(ctx, "read-tree", said, cmd.Run())
+}
+
+// entries lists the files of a commit.
+func (g gitRepository) entries(ctx context.Context, commit plumbing.Hash) ([]treeEntry, error) {
+	cmd, said := g.cmd(ctx, "ls-tree", "-r", "-z", commit.String())
+	out, err := cmd.Output()
+	if err := g.ended(ctx, "ls-tree", said, err); err != nil {
+		return nil, err
+	}
+	var entries []treeEntry
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		about, name, _ := strings.Cut(line, "\t")
+		if words := strings.Fields(about); len(words) == 3 { // mode, type, hash
+			entries = append(entries, treeEntry{mode: words[0], hash: plumbing.NewHash(words[2]), path: name})
+		}
+	}
+	return entries, nil
+}
+
+// contents hands stored objects to visit, one after the other.
+func (g gitRepository) contents(ctx context.Context, list []plumbing.Hash, visit func(plumbing.Hash, []byte)) error {
+	var in bytes.Buffer
+	for _, hash := range list {
+		fmt.Fprintln(&in, hash)
+	}
+	cmd, said := g.cmd(ctx, "cat-file", "--batch=%(objectname) %(objectsize)")
+	cmd.Stdin = &in
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	err = readBatch(bufio.NewReader(out), visit)
+	if err != nil {
+		_ = cmd.Cancel()
+	}
+	return errors.Join(err, g.ended(ctx, "cat-file", said, cmd.Wait()))
+}
+
+// readBatch reads what git cat-file --batch prints.
+func readBatch(in *bufio.Reader, visit func(plumbing.Hash, []byte)) error {
+	for {
+		head, err := in.ReadString('\n')
+		if errors.Is(err, io.EOF) && head == "" {
+			return nil
+		}
+		var (
+			hash string
+			size int
+		)
+		if _, scanErr := fmt.Sscanf(head, "%40s %d", &hash, &size); err != nil || scanErr != nil {
+			return fmt.Errorf("git cat-file: %q", strings.TrimSpace(head))
+		}
+		content := make([]byte, size+1) // with the newline that follows
+		if _, err := io.ReadFull(in, content); err != nil {
+			return fmt.Errorf("git cat-file: %w", err)
+		}
+		visit(plumbing.NewHash(hash), content[:size])
+	}
 }

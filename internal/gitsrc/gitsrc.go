@@ -45,6 +45,9 @@ type Request struct {
 	// RepoDir is the folder of the project, relative to the root of the
 	// repository. It must be a directory of the checkout and stay within it.
 	RepoDir string
+	// Full asks for every file of the commit. Else, where RepoDir is set and git
+	// and the server can, only the files that the project seems to need are got.
+	Full bool
 	// Dir is where the work tree goes. It must not exist or be empty. When
 	// Checkout fails, Dir is left as it was found.
 	Dir  string

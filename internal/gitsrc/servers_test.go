@@ -116,9 +116,14 @@ func asksForPack(r *http.Request) bool {
 	if !strings.HasSuffix(r.URL.Path, "/git-upload-pack") {
 		return false
 	}
+	return strings.Contains(peekBody(r), "want ")
+}
+
+// peekBody reads the body of r and leaves it to be read again.
+func peekBody(r *http.Request) string {
 	body, _ := io.ReadAll(r.Body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	return bytes.Contains(body, []byte("want "))
+	return string(body)
 }
 
 func serve(t *testing.T, h http.Handler) string {
