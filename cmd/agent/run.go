@@ -201,6 +201,9 @@ func addSource(env map[string]string, c *config.Agent) {
 	if !c.SourceSparse {
 		env["LONGSHORE_SOURCE_SPARSE"] = "false"
 	}
+	if !c.SourceSubmodules {
+		env["LONGSHORE_SOURCE_SUBMODULES"] = "false"
+	}
 }
 
 func getenv(environ []string, name string) string {

@@ -28,7 +28,8 @@ func (p *program) getsource() *cobra.Command {
 			"LONGSHORE_GIT_USERNAME and LONGSHORE_GIT_PASSWORD, or LONGSHORE_GIT_SSH_KEY and LONGSHORE_GIT_SSH_PASSPHRASE.\n" +
 			"LONGSHORE_GIT_KNOWN_HOSTS holds lines of a known_hosts file, beside those of the place.\n" +
 			"LONGSHORE_SOURCE_ENGINE is git (the command), go-git (built in) or auto, the default: git where there is one.\n" +
-			"With LONGSHORE_SOURCE_SPARSE=false every file is got, also of a large repository of which --repoDir is a small part.",
+			"With LONGSHORE_SOURCE_SPARSE=false every file is got, also of a large repository of which --repoDir is a small part;\n" +
+			"LONGSHORE_SOURCE_SUBMODULES=false leaves submodules out.",
 		RunE: unknownCommand,
 	})
 	var r gitsrc.Request
@@ -85,6 +86,7 @@ func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 	r.Progress = p.stdout
 	r.Engine = gitsrc.Engine(p.getenv("LONGSHORE_SOURCE_ENGINE"))
 	r.Full = p.getenv("LONGSHORE_SOURCE_SPARSE") == "false"
+	r.NoSubmodules = p.getenv("LONGSHORE_SOURCE_SUBMODULES") == "false"
 	r.Auth = gitsrc.Auth{
 		Token:         p.getenv("LONGSHORE_GIT_TOKEN"),
 		Username:      p.getenv("LONGSHORE_GIT_USERNAME"),

@@ -42,6 +42,7 @@ type Agent struct {
 	GitKnownHosts      string
 	SourceEngine       string
 	SourceSparse       bool
+	SourceSubmodules   bool
 	DockerCapabilities string
 	PullImage          bool
 	PullPolicy         string

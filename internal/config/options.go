@@ -170,6 +170,10 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.SourceSparse },
 		},
 		{
+			Key: "source.submodules", Default: "true", Help: "Check out the submodules of a repository, too, and theirs.",
+			field: func(a *Agent) any { return &a.SourceSubmodules },
+		},
+		{
 			Key: "docker_capabilities", Default: "default", Help: "Capabilities of job containers: default (the engine's, less NET_RAW, MKNOD, AUDIT_WRITE and SETFCAP) or none.",
 			field: func(a *Agent) any { return &a.DockerCapabilities },
 		},

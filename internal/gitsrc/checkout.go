@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,11 +132,13 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 	repo := c.repository(meta)
 	if c.maySparse(s, t) {
 		partial := gitRepository{command: c.git, dir: c.dir, partial: true}
-		if some, err := c.fetchSparse(ctx, s, t, meta, partial, dog); err != nil {
+		plan, err := c.fetchSparse(ctx, s, t, meta, partial, dog)
+		if err != nil {
 			return Result{}, err
-		} else if some {
+		}
+		if plan != nil {
 			dog.rest()
-			return c.place(ctx, meta, repo, t)
+			return c.place(ctx, meta, repo, t, plan)
 		}
 	}
 	w := wish{want: []plumbing.Hash{t.want}, shallow: s.can.shallow}
@@ -148,7 +150,7 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 		return Result{}, err
 	}
 	dog.rest()
-	return c.place(ctx, meta, repo, t)
+	return c.place(ctx, meta, repo, t, nil)
 }
 
 // lookUp finds the commit that a short hash means, by the history alone: it
@@ -258,7 +260,7 @@ func (r *packReader) Read(p []byte) (int, error) {
 }
 
 // place sets HEAD, writes the files and says what they are.
-func (c *checkout) place(ctx context.Context, meta *git.Repository, repo repository, t target) (Result, error) {
+func (c *checkout) place(ctx context.Context, meta *git.Repository, repo repository, t target, plan *sparsePlan) (Result, error) {
 	commit, err := c.commit(ctx, repo, t)
 	if err != nil {
 		return Result{}, err
@@ -269,11 +271,16 @@ func (c *checkout) place(ctx context.Context, meta *git.Repository, repo reposit
 	if err := repo.write(ctx, commit.Hash); err != nil {
 		return Result{}, err
 	}
-	if err := checkRepoDir(c.req.Dir, c.req.RepoDir); err != nil {
+	entries, err := repo.entries(ctx, commit.Hash)
+	if err != nil {
 		return Result{}, err
 	}
-	if _, err := os.Lstat(filepath.Join(c.req.Dir, ".gitmodules")); err == nil {
-		c.progress.line("note: the repository has submodules; they are not fetched")
+	entries = slices.DeleteFunc(entries, func(e treeEntry) bool { return !plan.has(e.path) })
+	if err := c.submodules(ctx, entries); err != nil {
+		return Result{}, err
+	}
+	if err := checkRepoDir(c.req.Dir, c.req.RepoDir); err != nil {
+		return Result{}, err
 	}
 	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
 	if runes := []rune(subject); len(runes) > 72 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
@@ -34,9 +35,25 @@ type repository interface {
 	commits(ctx context.Context, prefix string) ([]plumbing.Hash, error)
 	// commit reads a stored commit. errNoCommit when hash is something else.
 	commit(ctx context.Context, hash plumbing.Hash) (*object.Commit, error)
+	// entries lists the files and submodules of a stored commit.
+	entries(ctx context.Context, commit plumbing.Hash) ([]treeEntry, error)
 	// write makes the index and the work tree those of a stored commit.
 	write(ctx context.Context, commit plumbing.Hash) error
 }
+
+// treeEntry is one file of a commit, or what stands for a submodule.
+type treeEntry struct {
+	mode string
+	hash plumbing.Hash
+	path string
+}
+
+const (
+	modeSymlink   = "120000"
+	modeSubmodule = "160000"
+)
+
+func (e treeEntry) isFile() bool { return strings.HasPrefix(e.mode, "100") || e.mode == modeSymlink }
 
 var errNoCommit = errors.New("not a commit")
 

@@ -110,7 +110,9 @@ func (c *checkout) explain(ctx context.Context, err error) *Error {
 	if ctx.Err() != nil {
 		e = Error{Kind: KindCancelled, What: "cancelled", cause: context.Cause(ctx)}
 	}
-	e.Tried = c.mask(c.tried())
+	if e.Tried == "" { // else it is about a submodule
+		e.Tried = c.mask(c.tried())
+	}
 	e.What, e.Said, e.Check = c.mask(e.What), c.mask(oneLine(e.Said)), c.mask(e.Check)
 	return &e
 }

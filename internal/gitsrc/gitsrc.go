@@ -1,7 +1,6 @@
 // Package gitsrc puts the source of a deployment into a directory: one commit
 // of a git repository, with a normal .git beside it, so that whatever looks for
-// git.head later finds it. It is not a general git client: it never pushes, and
-// fetches no submodules and no LFS objects.
+// git.head later finds it. It is not a general git client: it never pushes.
 //
 // It speaks git's protocol itself, and leaves keeping the objects and writing
 // the files to one of two engines: the git command, where there is one, or
@@ -48,6 +47,8 @@ type Request struct {
 	// Full asks for every file of the commit. Else, where RepoDir is set and git
 	// and the server can, only the files that the project seems to need are got.
 	Full bool
+	// NoSubmodules leaves the folders of submodules empty.
+	NoSubmodules bool
 	// Dir is where the work tree goes. It must not exist or be empty. When
 	// Checkout fails, Dir is left as it was found.
 	Dir  string
@@ -88,6 +89,8 @@ const (
 type checkout struct {
 	req       Request
 	dir       string      // Request.Dir, absolute
+	module    string      // path of the submodule that this is, below the first repository
+	depth     int         // how many repositories this one is a submodule of
 	git       *gitCommand // nil for go-git
 	at        location
 	cred      Auth
@@ -110,9 +113,21 @@ func Checkout(ctx context.Context, r Request) (Result, error) {
 }
 
 func start(ctx context.Context, r Request, stall, firstWait time.Duration) (Result, error) {
-	at, err := parseLocation(r.URL)
+	c, err := newCheckout(r, stall, firstWait)
 	if err != nil {
 		return Result{}, err
+	}
+	result, err := c.run(ctx)
+	if err != nil {
+		return Result{}, c.explain(ctx, err)
+	}
+	return result, nil
+}
+
+func newCheckout(r Request, stall, firstWait time.Duration) (*checkout, error) {
+	at, err := parseLocation(r.URL)
+	if err != nil {
+		return nil, err
 	}
 	if r.KnownHosts == nil {
 		r.KnownHosts = DefaultKnownHosts(os.Getenv)
@@ -125,16 +140,15 @@ func start(ctx context.Context, r Request, stall, firstWait time.Duration) (Resu
 	}
 	c.mask = mask
 	c.progress = &progress{out: r.Progress, mask: mask, every: time.Second}
-	result, err := c.run(ctx)
-	if err != nil {
-		return Result{}, c.explain(ctx, err)
-	}
-	return result, nil
+	return c, nil
 }
 
 // tried says what was tried, for error messages.
 func (c *checkout) tried() string {
 	what := "get " + c.at.String()
+	if c.module != "" {
+		what = "get submodule " + c.module + " from " + c.at.String()
+	}
 	switch {
 	case c.req.Commit != "":
 		what += ", commit " + c.req.Commit

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/object"
 )
@@ -43,6 +44,31 @@ func (g goGit) commit(_ context.Context, hash plumbing.Hash) (*object.Commit, er
 		return nil, errNoCommit
 	}
 	return commit, err
+}
+
+func (g goGit) entries(ctx context.Context, commit plumbing.Hash) ([]treeEntry, error) {
+	of, err := g.commit(ctx, commit)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := of.Tree()
+	if err != nil {
+		return nil, err
+	}
+	walker := object.NewTreeWalker(tree, true, nil)
+	defer walker.Close()
+	var entries []treeEntry
+	for {
+		name, e, err := walker.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return entries, nil
+		case err != nil:
+			return nil, err
+		case e.Mode != filemode.Dir:
+			entries = append(entries, treeEntry{mode: fmt.Sprintf("%06o", uint32(e.Mode)), hash: e.Hash, path: name})
+		}
+	}
 }
 
 func (g goGit) write(_ context.Context, commit plumbing.Hash) error {

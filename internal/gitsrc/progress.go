@@ -15,6 +15,7 @@ type progress struct {
 	mu      sync.Mutex
 	out     io.Writer
 	mask    func(string) string
+	prefix  string // of every line
 	every   time.Duration
 	last    time.Time
 	partial []byte
@@ -82,7 +83,7 @@ func (p *progress) flush() {
 func (p *progress) print(text string) {
 	p.last = time.Now()
 	if p.out != nil {
-		fmt.Fprintln(p.out, p.mask(text))
+		fmt.Fprintln(p.out, p.prefix+p.mask(text))
 	}
 }
 

@@ -27,17 +27,6 @@ const (
 	mostText = 1 << 20
 )
 
-// treeEntry is one file of a commit, or what stands for a submodule.
-type treeEntry struct {
-	mode string
-	hash plumbing.Hash
-	path string
-}
-
-const modeSymlink = "120000"
-
-func (e treeEntry) isFile() bool { return strings.HasPrefix(e.mode, "100") || e.mode == modeSymlink }
-
 // joins are the names of files that join the folders below them to one whole: a
 // project below one may need any other, by rules that are not ours to know.
 var joins = []string{
@@ -85,6 +74,9 @@ func (p *sparsePlan) beside(file string) bool {
 	return dir == "." || slices.ContainsFunc(p.wanted, func(w string) bool { return within(w, dir) && w != dir })
 }
 
+// has reports whether a file or submodule is part of the plan. No plan means all.
+func (p *sparsePlan) has(name string) bool { return p == nil || p.inside(name) || p.beside(name) }
+
 func (p *sparsePlan) inside(file string) bool {
 	return slices.ContainsFunc(p.wanted, func(w string) bool { return within(file, w) })
 }
@@ -96,7 +88,7 @@ func within(name, dir string) bool { return name == dir || strings.HasPrefix(nam
 func (p *sparsePlan) next() []treeEntry {
 	var files []treeEntry
 	for _, e := range p.entries {
-		if e.isFile() && !p.looked[e.hash] && (p.inside(e.path) || p.beside(e.path)) {
+		if e.isFile() && !p.looked[e.hash] && p.has(e.path) {
 			files = append(files, e)
 		}
 	}
@@ -110,7 +102,7 @@ func (p *sparsePlan) next() []treeEntry {
 func (p *sparsePlan) count() int {
 	n := 0
 	for _, e := range p.entries {
-		if p.inside(e.path) || p.beside(e.path) {
+		if p.has(e.path) {
 			n++
 		}
 	}
@@ -199,18 +191,18 @@ func (c *checkout) maySparse(s *session, t target) bool {
 }
 
 // fetchSparse fetches the commit with its folders but without its files, and
-// then the files that the project needs. It returns false when that is all of
+// then the files that the project needs. It returns no plan when that is all of
 // them, which are then still to be fetched.
-func (c *checkout) fetchSparse(ctx context.Context, s *session, t target, meta *git.Repository, repo gitRepository, dog *watchdog) (bool, error) {
+func (c *checkout) fetchSparse(ctx context.Context, s *session, t target, meta *git.Repository, repo gitRepository, dog *watchdog) (*sparsePlan, error) {
 	if err := c.fetch(ctx, s, wish{want: []plumbing.Hash{t.want}, shallow: true, filter: "blob:none"}, meta, repo, dog); err != nil {
-		return false, err
+		return nil, err
 	}
 	if _, err := c.commit(ctx, repo, t); err != nil {
-		return false, err
+		return nil, err
 	}
 	entries, err := repo.entries(ctx, t.commit)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	dir, _ := cleanRepoDir(c.req.RepoDir)
 	plan, all := newSparsePlan(entries, filepath.ToSlash(dir))
@@ -218,7 +210,7 @@ func (c *checkout) fetchSparse(ctx context.Context, s *session, t target, meta *
 		files := plan.next()
 		if len(files) == 0 {
 			c.progress.line("only %d of %d files are checked out, those of %s; source.sparse: false gets all", plan.count(), len(entries), strings.Join(plan.wanted, ", "))
-			return true, c.setSparse(plan)
+			return plan, c.setSparse(plan)
 		}
 		if round == mostRounds || plan.count() > len(entries)/2 {
 			all = "most of them are needed"
@@ -227,17 +219,17 @@ func (c *checkout) fetchSparse(ctx context.Context, s *session, t target, meta *
 		dog.touch()
 		if err := c.fetch(ctx, s, wish{want: hashes(files)}, meta, repo, dog); err != nil {
 			c.noFilter, c.refused = true, false // gives out no file by itself
-			return false, err
+			return nil, err
 		}
 		if all, err = c.look(ctx, repo, plan, files); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 	if len(entries) >= fewFiles {
 		c.progress.line("all files are checked out: %s", all)
 	}
 	dog.touch()
-	return false, nil
+	return nil, nil
 }
 
 func hashes(files []treeEntry) []plumbing.Hash {
