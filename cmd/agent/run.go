@@ -198,11 +198,12 @@ func addSource(env map[string]string, c *config.Agent) {
 	if c.SourceEngine != "auto" {
 		env["LONGSHORE_SOURCE_ENGINE"] = c.SourceEngine
 	}
-	if !c.SourceSparse {
-		env["LONGSHORE_SOURCE_SPARSE"] = "false"
-	}
-	if !c.SourceSubmodules {
-		env["LONGSHORE_SOURCE_SUBMODULES"] = "false"
+	for name, on := range map[string]bool{
+		"LONGSHORE_SOURCE_SPARSE": c.SourceSparse, "LONGSHORE_SOURCE_SUBMODULES": c.SourceSubmodules, "LONGSHORE_SOURCE_LFS": c.SourceLFS,
+	} {
+		if !on {
+			env[name] = "false"
+		}
 	}
 }
 

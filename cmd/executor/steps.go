@@ -29,7 +29,7 @@ func (p *program) getsource() *cobra.Command {
 			"LONGSHORE_GIT_KNOWN_HOSTS holds lines of a known_hosts file, beside those of the place.\n" +
 			"LONGSHORE_SOURCE_ENGINE is git (the command), go-git (built in) or auto, the default: git where there is one.\n" +
 			"With LONGSHORE_SOURCE_SPARSE=false every file is got, also of a large repository of which --repoDir is a small part;\n" +
-			"LONGSHORE_SOURCE_SUBMODULES=false leaves submodules out.",
+			"LONGSHORE_SOURCE_SUBMODULES=false leaves submodules out, LONGSHORE_SOURCE_LFS=false the files of Git LFS.",
 		RunE: unknownCommand,
 	})
 	var r gitsrc.Request
@@ -87,6 +87,7 @@ func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 	r.Engine = gitsrc.Engine(p.getenv("LONGSHORE_SOURCE_ENGINE"))
 	r.Full = p.getenv("LONGSHORE_SOURCE_SPARSE") == "false"
 	r.NoSubmodules = p.getenv("LONGSHORE_SOURCE_SUBMODULES") == "false"
+	r.NoLFS = p.getenv("LONGSHORE_SOURCE_LFS") == "false"
 	r.Auth = gitsrc.Auth{
 		Token:         p.getenv("LONGSHORE_GIT_TOKEN"),
 		Username:      p.getenv("LONGSHORE_GIT_USERNAME"),

@@ -43,6 +43,7 @@ type Agent struct {
 	SourceEngine       string
 	SourceSparse       bool
 	SourceSubmodules   bool
+	SourceLFS          bool
 	DockerCapabilities string
 	PullImage          bool
 	PullPolicy         string

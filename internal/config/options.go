@@ -174,6 +174,10 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.SourceSubmodules },
 		},
 		{
+			Key: "source.lfs", Default: "true", Help: "Get the files of Git LFS. false leaves their pointer files.",
+			field: func(a *Agent) any { return &a.SourceLFS },
+		},
+		{
 			Key: "docker_capabilities", Default: "default", Help: "Capabilities of job containers: default (the engine's, less NET_RAW, MKNOD, AUDIT_WRITE and SETFCAP) or none.",
 			field: func(a *Agent) any { return &a.DockerCapabilities },
 		},

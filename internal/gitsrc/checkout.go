@@ -60,32 +60,38 @@ func (c *checkout) get(ctx context.Context) (Result, error) {
 }
 
 func (c *checkout) retry(ctx context.Context) (Result, error) {
-	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(c.firstWait), backoff.WithMultiplier(2), backoff.WithMaxElapsedTime(0))
 	const others = 2 // ways to ask for the same
 	asked := 0
-	attempt := func() (Result, error) {
+	return persist(ctx, c, func() (Result, error) {
 		result, err := c.once(ctx)
 		var (
 			remote *remoteError
 			answer *httpError
 		)
 		switch {
-		case err == nil:
-			return result, nil
-		case ctx.Err() != nil:
-			return Result{}, backoff.Permanent(err)
+		case err == nil || ctx.Err() != nil:
+			return result, err
 		case errors.As(err, &answer) && answer.bearer && !c.bearer && c.cred.Token != "":
 			c.bearer = true
-			result, err = c.once(ctx)
+			return c.once(ctx)
 		case errors.As(err, &remote) && remote.inPack && asked < others:
 			// The server refuses a commit that it does not want to give out by
 			// itself; or a branch moved between the list of refs and the
 			// request for its commit, which is then no longer the server's.
 			asked++
-			result, err = c.once(ctx)
+			return c.once(ctx)
 		}
+		return result, err
+	})
+}
+
+// persist tries again after faults of the network, with longer and longer waits.
+func persist[T any](ctx context.Context, c *checkout, try func() (T, error)) (T, error) {
+	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(c.firstWait), backoff.WithMultiplier(2), backoff.WithMaxElapsedTime(0))
+	attempt := func() (T, error) {
+		result, err := try()
 		if err != nil && (!retryable(err) || ctx.Err() != nil) {
-			return Result{}, backoff.Permanent(err)
+			return result, backoff.Permanent(err)
 		}
 		return result, err
 	}
@@ -277,6 +283,9 @@ func (c *checkout) place(ctx context.Context, meta *git.Repository, repo reposit
 	}
 	entries = slices.DeleteFunc(entries, func(e treeEntry) bool { return !plan.has(e.path) })
 	if err := c.submodules(ctx, entries); err != nil {
+		return Result{}, err
+	}
+	if err := c.lfs(ctx, meta, entries); err != nil {
 		return Result{}, err
 	}
 	if err := checkRepoDir(c.req.Dir, c.req.RepoDir); err != nil {

@@ -49,6 +49,8 @@ type Request struct {
 	Full bool
 	// NoSubmodules leaves the folders of submodules empty.
 	NoSubmodules bool
+	// NoLFS leaves the pointer files of Git LFS as they are.
+	NoLFS bool
 	// Dir is where the work tree goes. It must not exist or be empty. When
 	// Checkout fails, Dir is left as it was found.
 	Dir  string

@@ -80,26 +80,9 @@ func (c *checkout) openGit(ctx context.Context, touch func()) (line, error) {
 
 // openSSH runs git-upload-pack on the other side.
 func (c *checkout) openSSH(ctx context.Context, touch func()) (line, error) {
-	config, state, err := c.sshConfig()
+	client, closeAll, err := c.login(ctx, touch)
 	if err != nil {
 		return nil, err
-	}
-	conn, stop, err := c.dial(ctx, touch)
-	if err != nil {
-		return nil, err
-	}
-	shut := func() { stop(); _ = conn.Close() }
-	transport, channels, requests, err := ssh.NewClientConn(conn, c.at.address(), config)
-	if err != nil {
-		shut()
-		return nil, c.explainHandshake(err, state)
-	}
-	client := ssh.NewClient(transport, channels, requests)
-	closeAll := func() error {
-		_ = client.Close()
-		_ = client.Wait() // its goroutines are gone; the error is our own closing
-		stop()
-		return nil
 	}
 	s, err := startUploadPack(client, c.at.path)
 	if err != nil {
@@ -107,6 +90,54 @@ func (c *checkout) openSSH(ctx context.Context, touch func()) (line, error) {
 	}
 	s.close = closeAll
 	return s, nil
+}
+
+// runSSH runs a command on the other side and returns what it prints.
+func (c *checkout) runSSH(ctx context.Context, command string) ([]byte, error) {
+	ctx, dog := watch(ctx, c.stall)
+	defer dog.stop()
+	client, closeAll, err := c.login(ctx, dog.touch)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = closeAll() }()
+	run, err := client.NewSession()
+	if err != nil {
+		return nil, err
+	}
+	words := &tail{}
+	run.Stderr = words
+	out, err := run.Output(command)
+	var exit *ssh.ExitError
+	if errors.As(err, &exit) {
+		return nil, &remoteError{said: words.String()}
+	}
+	return out, err
+}
+
+// login connects. The connection ends with ctx, or with what is returned.
+func (c *checkout) login(ctx context.Context, touch func()) (*ssh.Client, func() error, error) {
+	config, state, err := c.sshConfig()
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, stop, err := c.dial(ctx, touch)
+	if err != nil {
+		return nil, nil, err
+	}
+	transport, channels, requests, err := ssh.NewClientConn(conn, c.at.address(), config)
+	if err != nil {
+		stop()
+		_ = conn.Close()
+		return nil, nil, c.explainHandshake(err, state)
+	}
+	client := ssh.NewClient(transport, channels, requests)
+	return client, func() error {
+		_ = client.Close()
+		_ = client.Wait() // its goroutines are gone; the error is our own closing
+		stop()
+		return nil
+	}, nil
 }
 
 func startUploadPack(client *ssh.Client, path string) (*stream, error) {
