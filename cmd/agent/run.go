@@ -77,10 +77,9 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 	registry := telemetry.NewRegistry("agent", version)
 	health := telemetry.NewHealth(c.HealthThreshold)
 	settings := agentConfig(c, environ)
-	if err := addKnownHosts(settings.Env, c.GitKnownHosts); err != nil {
+	if err := addSource(settings.Env, c); err != nil {
 		return err
 	}
-	addSource(settings.Env, c)
 	a, err := agent.New(settings, agent.Deps{Log: log, Health: health, Registerer: registry, Version: version})
 	if err != nil {
 		return err
@@ -180,21 +179,21 @@ func forwarded(names, environ []string) map[string]string {
 	return env
 }
 
-// addKnownHosts hands the lines of a known_hosts file to the jobs.
-func addKnownHosts(env map[string]string, file string) error {
-	if file == "" {
-		return nil
-	}
-	lines, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("git_known_hosts: %w", err)
-	}
-	env["LONGSHORE_GIT_KNOWN_HOSTS"] = string(lines)
-	return nil
-}
-
 // addSource tells the jobs how to get their source, where it is not the default.
-func addSource(env map[string]string, c *config.Agent) {
+func addSource(env map[string]string, c *config.Agent) error {
+	for name, file := range map[string]struct{ key, path string }{
+		"LONGSHORE_GIT_KNOWN_HOSTS": {"git_known_hosts", c.GitKnownHosts},
+		"LONGSHORE_SOURCE_CA":       {"source.ca_bundle", c.SourceCABundle},
+	} {
+		if file.path == "" {
+			continue
+		}
+		content, err := os.ReadFile(file.path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file.key, err)
+		}
+		env[name] = string(content)
+	}
 	if c.SourceEngine != "auto" {
 		env["LONGSHORE_SOURCE_ENGINE"] = c.SourceEngine
 	}
@@ -205,6 +204,10 @@ func addSource(env map[string]string, c *config.Agent) {
 			env[name] = "false"
 		}
 	}
+	if c.SourceTimeout != time.Hour {
+		env["LONGSHORE_SOURCE_TIMEOUT"] = c.SourceTimeout.String()
+	}
+	return nil
 }
 
 func getenv(environ []string, name string) string {

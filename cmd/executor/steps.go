@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +30,9 @@ func (p *program) getsource() *cobra.Command {
 			"LONGSHORE_GIT_KNOWN_HOSTS holds lines of a known_hosts file, beside those of the place.\n" +
 			"LONGSHORE_SOURCE_ENGINE is git (the command), go-git (built in) or auto, the default: git where there is one.\n" +
 			"With LONGSHORE_SOURCE_SPARSE=false every file is got, also of a large repository of which --repoDir is a small part;\n" +
-			"LONGSHORE_SOURCE_SUBMODULES=false leaves submodules out, LONGSHORE_SOURCE_LFS=false the files of Git LFS.",
+			"LONGSHORE_SOURCE_SUBMODULES=false leaves submodules out, LONGSHORE_SOURCE_LFS=false the files of Git LFS.\n" +
+			"LONGSHORE_SOURCE_CA holds certificates (PEM) to trust beside those of the place, LONGSHORE_SOURCE_TIMEOUT limits the\n" +
+			"time (1h). HTTP_PROXY, HTTPS_PROXY and NO_PROXY are heeded.",
 		RunE: unknownCommand,
 	})
 	var r gitsrc.Request
@@ -94,6 +97,13 @@ func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 		Password:      p.getenv("LONGSHORE_GIT_PASSWORD"),
 		SSHKey:        []byte(p.getenv("LONGSHORE_GIT_SSH_KEY")),
 		SSHPassphrase: p.getenv("LONGSHORE_GIT_SSH_PASSPHRASE"),
+	}
+	r.CA = []byte(p.getenv("LONGSHORE_SOURCE_CA"))
+	if limit := p.getenv("LONGSHORE_SOURCE_TIMEOUT"); limit != "" {
+		var err error
+		if r.Timeout, err = time.ParseDuration(limit); err != nil {
+			return fmt.Errorf("LONGSHORE_SOURCE_TIMEOUT: %w", err)
+		}
 	}
 	remove, err := p.knownHosts(&r)
 	if err != nil {

@@ -44,6 +44,8 @@ type Agent struct {
 	SourceSparse       bool
 	SourceSubmodules   bool
 	SourceLFS          bool
+	SourceCABundle     string
+	SourceTimeout      time.Duration
 	DockerCapabilities string
 	PullImage          bool
 	PullPolicy         string
@@ -185,6 +187,10 @@ func (a *Agent) finish(s sources, bad map[string]bool) []error {
 	if a.JobStatusLoopInterval == 0 {
 		mistake("job_status_loop_interval", "must be more than nothing, such as 30s")
 	}
+	if a.SourceTimeout <= 0 {
+		mistake("source.timeout", "must be more than nothing, such as 1h")
+	}
+
 	if a.HealthThreshold == 0 {
 		a.HealthThreshold = 2 * max(a.PollingInterval, a.JobStatusLoopInterval, a.PollWait)
 	}

@@ -178,6 +178,14 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.SourceLFS },
 		},
 		{
+			Key: "source.ca_bundle", Help: "File with certificates (PEM) of authorities that a checkout trusts beside those of the job's image.",
+			field: func(a *Agent) any { return &a.SourceCABundle },
+		},
+		{
+			Key: "source.timeout", Default: "1h", Help: "How long a checkout may take. Without a byte from the server for a minute it is tried again, and fails, anyway.",
+			field: func(a *Agent) any { return &a.SourceTimeout },
+		},
+		{
 			Key: "docker_capabilities", Default: "default", Help: "Capabilities of job containers: default (the engine's, less NET_RAW, MKNOD, AUDIT_WRITE and SETFCAP) or none.",
 			field: func(a *Agent) any { return &a.DockerCapabilities },
 		},

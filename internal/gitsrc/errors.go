@@ -23,6 +23,7 @@ const (
 	KindRefused        Kind = "refused"          // nobody listens there
 	KindTimeout        Kind = "timeout"          // no answer, or no byte for a while
 	KindNetwork        Kind = "network"          // any other fault of the connection
+	KindProxy          Kind = "proxy"            // a proxy that does not let us through
 	KindTLS            Kind = "tls"              // a certificate that is not trusted
 	KindUnauthorized   Kind = "unauthorized"     // 401
 	KindForbidden      Kind = "forbidden"        // 403
@@ -94,8 +95,14 @@ type remoteError struct {
 
 func (e *remoteError) Error() string { return "remote: " + e.said }
 
+// proxyError is a proxy that does not let a connection through.
+type proxyError struct{ status int }
+
+func (e *proxyError) Error() string { return fmt.Sprintf("proxy: http status %d", e.status) }
+
 var (
 	errStalled = errors.New("no byte arrived for too long")
+	errTooLong = errors.New("the checkout took too long")
 	errNotGit  = errors.New("the answer is not git's")
 	errEmpty   = errors.New("the repository is empty")
 )
@@ -107,7 +114,10 @@ func (c *checkout) explain(ctx context.Context, err error) *Error {
 		known = c.classify(ctx, err)
 	}
 	e := *known
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(context.Cause(ctx), errTooLong):
+		e = *problem(KindTimeout, "it took longer than "+c.req.Timeout.String(), "Check the network between the job and the server, or raise source.timeout of the agent.")
+	case ctx.Err() != nil:
 		e = Error{Kind: KindCancelled, What: "cancelled", cause: context.Cause(ctx)}
 	}
 	if e.Tried == "" { // else it is about a submodule
@@ -122,6 +132,7 @@ func (c *checkout) classify(ctx context.Context, err error) *Error {
 		answer  *httpError
 		remote  *remoteError
 		command *gitError
+		proxy   *proxyError
 		dns     *net.DNSError
 		netErr  net.Error
 		unknown x509.UnknownAuthorityError
@@ -140,6 +151,9 @@ func (c *checkout) classify(ctx context.Context, err error) *Error {
 		return problem(KindNotGit, "what answered is not a git server", "Check that the URL is the one that git clone takes, not a page of the web site or of a login.")
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.As(err, &command) && command.full:
 		return problem(KindDiskFull, "the disk of the job is full", "Free space under "+c.req.Dir+", or give the job more.")
+	case errors.As(err, &proxy):
+		return problem(KindProxy, fmt.Sprintf("the proxy does not let the connection to %s through (%d %s)", host, proxy.status, http.StatusText(proxy.status)),
+			"Check HTTPS_PROXY and its user name and password, whether the proxy may reach the host, and whether NO_PROXY should name it.")
 	case errors.As(err, &dns):
 		return problem(KindHostUnknown, "the host name "+c.at.host+" cannot be resolved ("+dns.Err+")",
 			"Check the spelling of the URL, and that the machine that runs the job can resolve it.")
@@ -147,7 +161,7 @@ func (c *checkout) classify(ctx context.Context, err error) *Error {
 		return problem(KindRefused, "nobody listens at "+host+" (connection refused)", "Check host and port, and that no firewall is between.")
 	case errors.As(err, &unknown):
 		return problem(KindTLS, "the certificate of "+host+" is signed by an authority that is not trusted here",
-			"Add the authority's certificate to the image's trust store, or name it with SSL_CERT_FILE.")
+			"Name a file with the authority's certificate in source.ca_bundle of the agent, or add it to the image's trust store.")
 	case errors.As(err, &verify):
 		return problem(KindTLS, "the certificate of "+host+" is not valid: "+verify.Err.Error(), "Check the host name in the URL and the server's certificate.")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
@@ -186,6 +200,9 @@ func (c *checkout) explainHTTP(a *httpError) *Error {
 		if c.cred.Password == "" {
 			e.What, e.Check = "the server does not let anyone read the repository without credentials (403)", "Set gitAuth."
 		}
+	case a.status == http.StatusProxyAuthRequired:
+		e.Kind, e.What = KindProxy, "the proxy wants other credentials (407)"
+		e.Check = "Check HTTP_PROXY and its user name and password, and whether NO_PROXY should name the host."
 	case a.status == http.StatusNotFound:
 		e.Kind, e.What = KindNotFound, "the server knows no such repository (404)"
 		e.Check = "Check the URL. Hosts answer the same when " + who + " may not see the repository, so check that, too."
@@ -222,6 +239,7 @@ func retryable(err error) bool {
 		answer *httpError
 		dns    *net.DNSError
 		netErr net.Error
+		proxy  *proxyError
 		e      *Error
 	)
 	switch {
@@ -229,6 +247,8 @@ func retryable(err error) bool {
 		return false
 	case errors.As(err, &answer):
 		return answer.status == http.StatusTooManyRequests || answer.status >= 500
+	case errors.As(err, &proxy):
+		return proxy.status >= 500
 	case errors.As(err, &dns):
 		return !dns.IsNotFound
 	case errors.Is(err, errStalled), errors.As(err, &netErr) && netErr.Timeout():

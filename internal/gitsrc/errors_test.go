@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -278,5 +279,27 @@ func testCancel(t *testing.T, on engine) {
 				t.Errorf("%s was left behind", r.Dir)
 			}
 		})
+	}
+}
+
+// TestEveryKindIsDocumented: the table of docs/source.md has each kind once.
+func TestEveryKindIsDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "source.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("errors.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := regexp.MustCompile(`(?m)^\tKind\w+ +Kind = "([a-z-]+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(kinds) < 20 {
+		t.Fatalf("found %d kinds", len(kinds))
+	}
+	for _, kind := range kinds {
+		if n := strings.Count(string(page), "\n| "+kind[1]+" | "); n != 1 {
+			t.Errorf("docs/source.md has %d lines for %s, want 1", n, kind[1])
+		}
 	}
 }

@@ -60,6 +60,11 @@ type Request struct {
 	// KnownHosts are the files that say which SSH host keys to trust. Nil means
 	// DefaultKnownHosts. The keys of the large public hosts are built in.
 	KnownHosts []string
+	// CA holds certificates, in PEM form, of authorities to trust beside those of
+	// the system.
+	CA []byte
+	// Timeout ends a checkout that takes longer. Zero means an hour.
+	Timeout time.Duration
 	// Progress gets lines for people, at most about one a second. May be nil.
 	Progress io.Writer
 }
@@ -83,6 +88,7 @@ func (r Result) String() string {
 const (
 	dialTimeout  = 30 * time.Second
 	stallTimeout = 60 * time.Second
+	totalTimeout = time.Hour
 	retries      = 3 // attempts after the first, for faults of the network
 	firstWait    = time.Second
 )
@@ -119,6 +125,8 @@ func start(ctx context.Context, r Request, stall, firstWait time.Duration) (Resu
 	if err != nil {
 		return Result{}, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.req.Timeout, errTooLong)
+	defer cancel()
 	result, err := c.run(ctx)
 	if err != nil {
 		return Result{}, c.explain(ctx, err)
@@ -134,7 +142,14 @@ func newCheckout(r Request, stall, firstWait time.Duration) (*checkout, error) {
 	if r.KnownHosts == nil {
 		r.KnownHosts = DefaultKnownHosts(os.Getenv)
 	}
-	c := &checkout{req: r, at: at, cred: at.credentials(r.Auth), transport: newTransport(), stall: stall, firstWait: firstWait}
+	if r.Timeout == 0 {
+		r.Timeout = totalTimeout
+	}
+	transport, err := newTransport(r.CA)
+	if err != nil {
+		return nil, err
+	}
+	c := &checkout{req: r, at: at, cred: at.credentials(r.Auth), transport: transport, stall: stall, firstWait: firstWait}
 	mask := newMask(at, c.cred)
 	if r.Auth.Token != c.cred.Token || r.Auth.Password != c.cred.Password {
 		inner, given := mask, newMask(at, r.Auth) // given, but of no use for this URL: hide it all the same

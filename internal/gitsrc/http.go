@@ -3,6 +3,8 @@ package gitsrc
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpproxy"
 )
 
 const (
@@ -201,15 +205,35 @@ func (t *authTransport) mayHave(u *url.URL) bool {
 }
 
 // newTransport returns a transport of the checkout's own, so that closing its
-// connections disturbs nobody.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+// connections disturbs nobody. Certificates of ca are trusted beside those of
+// the system; HTTP_PROXY, HTTPS_PROXY and NO_PROXY are heeded.
+func newTransport(ca []byte) (*http.Transport, error) {
+	proxy := httpproxy.FromEnvironment().ProxyFunc()
+	t := &http.Transport{
+		Proxy:                  func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSHandshakeTimeout:    dialTimeout,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           2,
 		IdleConnTimeout:        10 * time.Second,
 		MaxResponseHeaderBytes: 1 << 20,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
+			if res.StatusCode != http.StatusOK {
+				return &proxyError{status: res.StatusCode}
+			}
+			return nil
+		},
 	}
+	if len(ca) == 0 {
+		return t, nil
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, problem(KindRequest, "the additional certificates hold none", "Check source.ca_bundle of the agent: it names a file with certificates in PEM form.")
+	}
+	t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return t, nil
 }
