@@ -53,6 +53,7 @@ var sections = []section{
 	{"b2", "B2 A deployment that does nothing, from create to removed container", overhead, false},
 	{"b3", "B3 Log path: 1 GiB in 100-byte lines, 50 secrets to mask", logThroughput, false},
 	{"b4", "B4 Log visibility: printed to readable through the API", logVisibility, false},
+	{"b6", "B6 Get source: one commit of a large repository", source, false},
 	{"b8", "B8 Idle cost, size, start", idle, false},
 	{"b9", "B9 A thousand agents: claims, latency, the return after an outage", claims, false},
 	{"b10", "B10 Recovery: an agent that is killed under a running job", agentRecovery, false},
@@ -61,6 +62,13 @@ var sections = []section{
 }
 
 func run(ctx context.Context, args []string) int {
+	if len(args) == 3 && args[0] == plainClone {
+		if err := clonePlainly(ctx, args[1], args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			return 1
+		}
+		return 0
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	bin := flags.String("bin", "bin", "`directory` of the built programs")
 	out := flags.String("out", "docs/benchmarks.md", "`file` to write; - for the terminal only")
