@@ -56,7 +56,7 @@ func (p *program) getsource() *cobra.Command {
 	var sourceURL, workDir string
 	template := lenient(&cobra.Command{
 		Use:   "template",
-		Short: "Check out a template by its URL",
+		Short: "Get a template by its URL",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := need(c, "sourceUrl", "workDir"); err != nil {
@@ -69,11 +69,11 @@ func (p *program) getsource() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t.Dir = workDir
+			t.Dir, t.Lift = workDir, true
 			return p.checkout(c.Context(), t)
 		},
 	})
-	template.Flags().StringVar(&sourceURL, "sourceUrl", "", "URL of the template, such as https://host/owner/repo/tree/main/folder")
+	template.Flags().StringVar(&sourceURL, "sourceUrl", "", "URL of the template, such as https://host/owner/repo/tree/main/folder or https://host/template.tar.gz")
 	template.Flags().StringVar(&workDir, "workDir", "", "directory for the work tree")
 	parent.AddCommand(git, template)
 	return parent

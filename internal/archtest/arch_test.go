@@ -36,6 +36,7 @@ var banned = map[string][]string{
 	"cmd/agent": {mod + "internal/control", mod + "internal/server", mod + "internal/store", "modernc.org/", "github.com/go-git/"},
 	// Leaves.
 	"internal/redact":    {mod},
+	"internal/unpack":    {mod},
 	"internal/lifecycle": {mod},
 	"internal/admin":     {mod},
 	"internal/preflight": {mod},

@@ -42,19 +42,26 @@ func (c *checkout) run(ctx context.Context) (Result, error) {
 		c.progress.line("warning: credentials go to %s over http, which is not encrypted", c.at.host)
 	}
 	result, err := c.get(ctx)
+	if err == nil && c.req.Lift {
+		err = liftFolder(c.dir, c.req.RepoDir)
+	}
 	if err != nil {
 		if undoErr := undo(); undoErr != nil {
 			c.progress.line("note: the work directory could not be cleaned up: %v", undoErr)
 		}
 		return Result{}, err
 	}
-	c.progress.line("checked out %s: %s", result.Commit, result)
+	if !c.req.Archive {
+		c.progress.line("checked out %s: %s", result.Commit, result)
+	}
 	return result, nil
 }
 
 func (c *checkout) get(ctx context.Context) (Result, error) {
-	if err := c.choose(ctx); err != nil {
-		return Result{}, err
+	if !c.req.Archive {
+		if err := c.choose(ctx); err != nil {
+			return Result{}, err
+		}
 	}
 	return c.retry(ctx)
 }
@@ -117,6 +124,9 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 		}
 		err = errors.Join(err, emptyDir(c.req.Dir))
 	}()
+	if c.req.Archive {
+		return c.archive(ctx, dog)
+	}
 	s, err := c.open(ctx, dog.touch)
 	if err != nil {
 		return Result{}, err

@@ -260,3 +260,23 @@ func testDirIsLeftAlone(t *testing.T, on engine) {
 	_, _, err = on.checkout(t, gitsrc.Request{URL: "https://127.0.0.1:1/x/y", Dir: file})
 	wantKind(t, err, gitsrc.KindDir, "cannot be used")
 }
+
+// TestLift: the folder of a template becomes the whole of the directory.
+func TestLift(t *testing.T) { eachEngine(t, testLift) }
+
+func testLift(t *testing.T, on engine) {
+	o := newOrigin(t)
+	url := serve(t, o.backend()) + "/repo.git"
+	for _, folder := range []string{"infra/prod", "inside"} {
+		around := t.TempDir()
+		dir := filepath.Join(around, "src")
+		if _, lines, err := on.checkout(t, gitsrc.Request{URL: url, RepoDir: folder, Lift: true, Dir: dir}); err != nil {
+			t.Fatalf("Checkout: %v\n%s", err, lines)
+		}
+		for place, want := range map[string]string{dir: "Pulumi.yaml", around: "src"} {
+			if entries, err := os.ReadDir(place); err != nil || len(entries) != 1 || entries[0].Name() != want {
+				t.Errorf("%s: %s holds %v (%v), want %s", folder, place, entries, err, want)
+			}
+		}
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+
+	"github.com/longshore-run/longshore/internal/unpack"
 )
 
 // Kind says which of the things that go wrong with a checkout went wrong.
@@ -36,6 +38,7 @@ const (
 	KindHostKeyUnknown Kind = "host-key-unknown" // not in known_hosts
 	KindHostKeyChanged Kind = "host-key-changed" // another one than in known_hosts
 	KindPath           Kind = "path"             // repoDir is not there, or leaves the repository
+	KindArchive        Kind = "archive"          // not an archive, or one that is not safe
 	KindDir            Kind = "dir"              // the work directory cannot be used
 	KindDiskFull       Kind = "disk-full"
 	KindCancelled      Kind = "cancelled"
@@ -133,6 +136,7 @@ func (c *checkout) classify(ctx context.Context, err error) *Error {
 		remote  *remoteError
 		command *gitError
 		proxy   *proxyError
+		packed  *unpack.Error
 		dns     *net.DNSError
 		netErr  net.Error
 		unknown x509.UnknownAuthorityError
@@ -145,6 +149,8 @@ func (c *checkout) classify(ctx context.Context, err error) *Error {
 		return c.explainHTTP(answer)
 	case errors.As(err, &remote):
 		return c.explainRemote(remote)
+	case errors.As(err, &packed):
+		return problem(KindArchive, "the archive cannot be used: "+packed.Reason, "Make the archive anew, or name the template's git repository.")
 	case errors.Is(err, errEmpty):
 		return problem(KindRefUnknown, "the repository has no commit yet", "Push a commit to it first.")
 	case errors.Is(err, errNotGit):
@@ -205,6 +211,9 @@ func (c *checkout) explainHTTP(a *httpError) *Error {
 		e.Check = "Check HTTP_PROXY and its user name and password, and whether NO_PROXY should name the host."
 	case a.status == http.StatusNotFound:
 		e.Kind, e.What = KindNotFound, "the server knows no such repository (404)"
+		if c.req.Archive {
+			e.What = "the server knows no such archive (404)"
+		}
 		e.Check = "Check the URL. Hosts answer the same when " + who + " may not see the repository, so check that, too."
 		if c.cred.Password == "" {
 			e.Check = "Check the URL. Hosts answer the same for a private repository when no credentials are given: then set gitAuth."

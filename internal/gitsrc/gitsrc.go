@@ -37,6 +37,9 @@ type Auth struct {
 type Request struct {
 	// URL is the repository: https://, http://, ssh://, git:// or user@host:path.
 	URL string
+	// Archive says that URL is that of an archive (.tar.gz, .tgz or .zip), which
+	// is downloaded and unpacked instead.
+	Archive bool
 	// Branch is a branch, a tag or a full ref name (refs/...). Commit is a full
 	// or short commit hash. At most one is set; neither means the branch that
 	// the remote calls HEAD.
@@ -44,6 +47,9 @@ type Request struct {
 	// RepoDir is the folder of the project, relative to the root of the
 	// repository. It must be a directory of the checkout and stay within it.
 	RepoDir string
+	// Lift makes what RepoDir holds the whole of Dir, without the repository
+	// around it, as a template is used.
+	Lift bool
 	// Full asks for every file of the commit. Else, where RepoDir is set and git
 	// and the server can, only the files that the project seems to need are got.
 	Full bool

@@ -123,6 +123,11 @@ func (s *httpLine) do(req *http.Request, want string) (*http.Response, error) {
 		return res, nil
 	}
 	defer res.Body.Close()
+	return nil, s.refusal(res)
+}
+
+// refusal reads an answer that is not the one asked for.
+func (s *httpLine) refusal(res *http.Response) error {
 	e := &httpError{status: res.StatusCode}
 	if s.auth.cred.Password != "" && !s.auth.mayHave(res.Request.URL) {
 		e.strayed = res.Request.URL.Host
@@ -132,7 +137,7 @@ func (s *httpLine) do(req *http.Request, want string) (*http.Response, error) {
 		e.said = string(said)
 	}
 	e.bearer = onlyBearer(res.Header.Values("WWW-Authenticate"))
-	return nil, e
+	return e
 }
 
 func onlyBearer(challenges []string) bool {

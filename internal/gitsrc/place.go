@@ -102,6 +102,40 @@ func checkRepoDir(root, repoDir string) error {
 	return problem(KindPath, fmt.Sprintf("the repository has no folder %q at this commit", repoDir), "Check sourceContext.git.repoDir. "+projects(realRoot))
 }
 
+// liftFolder makes what the folder repoDir of dir holds the whole of dir.
+func liftFolder(dir, repoDir string) error {
+	clean, err := cleanRepoDir(repoDir)
+	if err != nil || clean == "." {
+		return err
+	}
+	folder, err := filepath.EvalSymlinks(filepath.Join(dir, clean))
+	if err != nil {
+		return err
+	}
+	aside, err := os.MkdirTemp(filepath.Dir(dir), ".longshore-lift-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(aside)
+	kept := filepath.Join(aside, "kept")
+	if err := os.Rename(folder, kept); err != nil {
+		return err
+	}
+	if err := emptyDir(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(kept)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := os.Rename(filepath.Join(kept, entry.Name()), filepath.Join(dir, entry.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // projects says where in root there are Pulumi projects.
 func projects(root string) string {
 	var found []string

@@ -16,9 +16,11 @@ var fullHash = regexp.MustCompile(`^[0-9a-f]{40}$`)
 //	https://host/owner/repo[.git]/tree/<ref>[/<path>]      (and GitLab's /-/tree/)
 //	https://host/owner/repo.git/<path>
 //	https://github.com/owner/repo/<path>
+//	https://host/<path>.tar.gz                             (and .tgz, .zip)
 //
 // where a ref is one path segment: a branch whose name holds a slash must be
-// written with %2F. Only URL, Branch, Commit and RepoDir of the request are set.
+// written with %2F. Only URL, Archive, Branch, Commit and RepoDir of the request are
+// set.
 // registry:// is refused for now.
 func Template(sourceURL string) (Request, error) {
 	l, err := parseLocation(sourceURL)
@@ -33,6 +35,9 @@ func Template(sourceURL string) (Request, error) {
 		return Request{}, problem(KindRequest, "the template URL cannot be read", "Write it as https://host/owner/repo/tree/main/folder.")
 	}
 	segments := strings.Split(strings.Trim(u.EscapedPath(), "/"), "/")
+	if isArchive(segments) {
+		return Request{URL: sourceURL, Archive: true}, nil
+	}
 	repo, ref, dir := splitTemplate(strings.EqualFold(u.Hostname(), "github.com"), segments)
 	r := Request{}
 	if ref, err = url.PathUnescape(ref); err != nil {

@@ -63,6 +63,8 @@ func TestTemplate(t *testing.T) {
 		"https://github.com/o/r/aws/static":                 {URL: "https://github.com/o/r", RepoDir: "aws/static"},
 		"https://host/g/r.git/aws":                          {URL: "https://host/g/r.git", RepoDir: "aws"},
 		"https://gitlab.com/g/sub/r":                        {URL: "https://gitlab.com/g/sub/r"},
+		"https://host/t/x.tar.gz?a=b":                       {URL: "https://host/t/x.tar.gz?a=b", Archive: true},
+		"https://github.com/o/r/tree/main/x.zip":            {URL: "https://github.com/o/r", Branch: "main", RepoDir: "x.zip"},
 		"git@github.com:o/r.git":                            {URL: "git@github.com:o/r.git"},
 		"https://me:pw@host/o/r/tree/main/x":                {URL: "https://me:pw@host/o/r", Branch: "main", RepoDir: "x"},
 		"https://host/o/r/tree/" + strings.Repeat("ab", 20): {URL: "https://host/o/r", Commit: strings.Repeat("ab", 20)},
