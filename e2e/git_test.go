@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/user"
@@ -139,6 +140,67 @@ func TestAPrivateRepositoryIsCloned(t *testing.T) {
 					if strings.Contains(log, leak) {
 						t.Errorf("the log holds %q:\n%s", leak, log)
 					}
+				}
+			})
+		}
+	})
+}
+
+// TestTheSourceIsGotAsTheAgentSays: the git of the job's image where there is
+// one, go-git where not or when the agent says so.
+func TestTheSourceIsGotAsTheAgentSays(t *testing.T) {
+	t.Parallel()
+	git := serveGit(t, nil)
+	for name, test := range map[string]struct {
+		on   func(*testing.T) target
+		args []string
+		want string
+	}{
+		"git is on the host":        {on: func(*testing.T) target { return processTarget() }, want: "git engine: git "},
+		"git is not in the image":   {on: dockerTarget, want: "git engine: go-git, built in, because there is no git command on the PATH"},
+		"the agent asks for go-git": {on: func(*testing.T) target { return processTarget() }, args: []string{"--source-engine", "go-git", "--source-timeout", "5m"}, want: "git engine: go-git, built in, as it was asked for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, on := newSite(t), test.on(t)
+			s.agent(on, test.args...)
+			d, log := s.deploy(stackOf(t), request(t, on, func(r object) {
+				r["sourceContext"] = object{"git": object{"repoUrl": git.url("yaml-stack.git"), "branch": "main"}}
+			}))
+			if d.Status != api.StatusSucceeded || !strings.Contains(log, test.want) {
+				t.Errorf("status = %s, want %q in the log:\n%s", d.Status, test.want, log)
+			}
+		})
+	}
+}
+
+// TestATemplateIsTheProject: from a folder of a repository, and from an archive.
+func TestATemplateIsTheProject(t *testing.T) {
+	t.Parallel()
+	git := serveGit(t, nil)
+	if _, err := gitserver.Publish(t.Context(), git.root, "examples.git", filepath.Join("..", "examples")); err != nil {
+		t.Fatal(err)
+	}
+	archives := t.TempDir()
+	if _, err := gitserver.Git(t.Context(), "-C", filepath.Join(git.root, "yaml-stack.git"), "archive", "--prefix=yaml-stack-main/", "-o", filepath.Join(archives, "stack.tar.gz"), "main"); err != nil {
+		t.Fatal(err)
+	}
+	files := httptest.NewServer(http.FileServer(http.Dir(archives)))
+	t.Cleanup(files.Close)
+	eachTarget(t, func(t *testing.T, on target) {
+		s := newSite(t)
+		s.agent(on)
+		for name, url := range map[string]string{
+			"a folder of a repository": git.url("examples.git/yaml-stack"),
+			"an archive":               files.URL + "/stack.tar.gz",
+		} {
+			t.Run(name, func(t *testing.T) {
+				d, log := s.deploy(stackOf(t), request(t, on, func(r object) {
+					r["sourceContext"] = object{"template": object{"sourceUrl": url}}
+					operation(r)["preRunCommands"] = []string{"test -f Pulumi.yaml"}
+				}))
+				if d.Status != api.StatusSucceeded {
+					t.Errorf("status = %s\n%s", d.Status, log)
 				}
 			})
 		}
