@@ -29,8 +29,8 @@ const (
 	sourceProject = 5
 )
 
-// usage is what one process took.
-type usage struct {
+// taking is what one process took.
+type taking struct {
 	took time.Duration
 	all  int64 // peak resident memory of it and what it started, together, in bytes
 	own  int64 // that of itself
@@ -72,7 +72,7 @@ func source(ctx context.Context, b *bench, out io.Writer) error {
 	}
 	order := []string{"git clone --depth 1", "ours, git", "ours, git, repoDir 1%", "go-git PlainClone depth 1", "ours, go-git"}
 	took, all, own := map[string]series{}, map[string]int64{}, map[string]int64{}
-	for i := range b.samples(7, 1) {
+	for i := range b.samples(5, 1) {
 		for _, name := range order {
 			if strings.Contains(name, "go-git") && i >= 3 {
 				continue
@@ -86,7 +86,7 @@ func source(ctx context.Context, b *bench, out io.Writer) error {
 		}
 	}
 	fmt.Fprintf(out, "%d files, %s objects in the history, over loopback HTTP from `git http-backend`, interleaved. Memory is the peak of all\n"+
-		"processes together, looked at every 10 ms, and of the executor by itself.\n\n", folders*sourceFolder, objectCount(objects))
+		"processes together, looked at every 20 ms, what they share counted once, and of the executor by itself.\n\n", folders*sourceFolder, objectCount(objects))
 	fmt.Fprintf(out, "| | samples | p50 | p95 | memory | executor |\n|---|---|---|---|---|---|\n")
 	for _, name := range order {
 		self := "-"
@@ -119,9 +119,9 @@ func objectCount(said string) string {
 }
 
 // measured runs a program that fills dir, and empties dir again.
-func measured(ctx context.Context, dir string, args []string) (usage, error) {
+func measured(ctx context.Context, dir string, args []string) (taking, error) {
 	if err := os.RemoveAll(dir); err != nil {
-		return usage{}, err
+		return taking{}, err
 	}
 	syscall.Sync() // what the one before wrote is not for this one to wait for
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -129,9 +129,9 @@ func measured(ctx context.Context, dir string, args []string) (usage, error) {
 	cmd.Stdout, cmd.Stderr = &said, &said
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
-		return usage{}, err
+		return taking{}, err
 	}
-	done, peak := make(chan struct{}), make(chan usage, 1)
+	done, peak := make(chan struct{}), make(chan taking, 1)
 	go func() { peak <- watchMemory(cmd.Process.Pid, done) }()
 	err := cmd.Wait()
 	took := time.Since(began)
@@ -139,24 +139,24 @@ func measured(ctx context.Context, dir string, args []string) (usage, error) {
 	u := <-peak
 	u.took = took
 	if err != nil {
-		return usage{}, fmt.Errorf("%w: %s", err, said.String())
+		return taking{}, fmt.Errorf("%w: %s", err, said.String())
 	}
 	if _, err := os.Stat(filepath.Join(dir, "project", "Pulumi.yaml")); err != nil {
-		return usage{}, err
+		return taking{}, err
 	}
 	return u, os.RemoveAll(dir)
 }
 
 // watchMemory returns the peak memory of a process, and of it with all that it
 // started.
-func watchMemory(pid int, done <-chan struct{}) (u usage) {
-	tick := time.NewTicker(10 * time.Millisecond)
+func watchMemory(pid int, done <-chan struct{}) (u taking) {
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		if rss, err := statusField(pid, "VmHWM:"); err == nil {
 			u.own = max(u.own, rss)
 		}
-		u.all = max(u.all, u.own, resident(pid))
+		u.all = max(u.all, resident(pid))
 		select {
 		case <-done:
 			return u
@@ -165,9 +165,16 @@ func watchMemory(pid int, done <-chan struct{}) (u usage) {
 	}
 }
 
-// resident adds up the memory of a process and its descendants.
-func resident(pid int) int64 {
-	sum, _ := statusField(pid, "VmRSS:")
+// resident adds up the memory of a process and its descendants. What they share
+// is counted once.
+func resident(pid int) (sum int64) {
+	rollup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	for line := range strings.Lines(string(rollup)) {
+		if words := strings.Fields(line); len(words) == 3 && words[0] == "Pss:" {
+			kib, _ := strconv.ParseInt(words[1], 10, 64)
+			sum += kib << 10
+		}
+	}
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, file := range files {
 		children, _ := os.ReadFile(file)

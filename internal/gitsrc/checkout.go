@@ -145,9 +145,10 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
+	defer closeStore(meta)
 	repo := c.repository(meta)
 	if c.maySparse(s, t) {
-		partial := gitRepository{command: c.git, dir: c.dir, partial: true}
+		partial := gitRepository{command: c.git, dir: c.dir, update: c.progress.update, partial: true}
 		plan, err := c.fetchSparse(ctx, s, t, meta, partial, dog)
 		if err != nil {
 			return Result{}, err
@@ -177,6 +178,7 @@ func (c *checkout) lookUp(ctx context.Context, s *session, t target, dog *watchd
 	if err != nil {
 		return target{}, err
 	}
+	defer closeStore(meta)
 	repo := c.repository(meta)
 	if err := c.fetch(ctx, s, wish{want: t.all, filter: "tree:0"}, meta, repo, dog); err != nil {
 		return target{}, err
@@ -194,7 +196,7 @@ func (c *checkout) repository(meta *git.Repository) repository {
 	if c.git == nil {
 		return goGit{meta}
 	}
-	return gitRepository{command: c.git, dir: c.dir}
+	return gitRepository{command: c.git, dir: c.dir, update: c.progress.update}
 }
 
 // initialise makes the repository, with a remote that holds no credentials.
@@ -208,7 +210,9 @@ func (c *checkout) initialise(ctx context.Context, t target) (*git.Repository, e
 	if t.ref.IsBranch() {
 		first, track = t.ref, t.ref.String()
 	}
-	repo, err := git.InitWithOptions(filesystem.NewStorage(dotGit, cache.NewObjectLRUDefault()), tree, git.InitOptions{DefaultBranch: first})
+	// Descriptors are kept, or go-git opens the pack anew for every file.
+	store := filesystem.NewStorageWithOptions(dotGit, cache.NewObjectLRUDefault(), filesystem.Options{KeepDescriptors: true})
+	repo, err := git.InitWithOptions(store, tree, git.InitOptions{DefaultBranch: first})
 	if err != nil {
 		return nil, err
 	}
@@ -222,6 +226,13 @@ func (c *checkout) initialise(ctx context.Context, t target) (*git.Repository, e
 		cfg.Branches[t.ref.Short()] = &config.Branch{Name: t.ref.Short(), Remote: "origin", Merge: t.ref}
 	}
 	return repo, repo.SetConfig(cfg)
+}
+
+// closeStore lets go of the files that go-git keeps open.
+func closeStore(meta *git.Repository) {
+	if store, ok := meta.Storer.(io.Closer); ok {
+		_ = store.Close() // they were only read
+	}
 }
 
 // fetch brings objects over.

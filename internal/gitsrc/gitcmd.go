@@ -78,7 +78,8 @@ var settings = []string{
 type gitRepository struct {
 	command *gitCommand
 	dir     string
-	partial bool // packs may lack objects that others refer to
+	partial bool         // packs may lack objects that others refer to
+	update  func(string) // is told how far git has come
 }
 
 // gitError is a git command that failed.
@@ -113,8 +114,34 @@ func (g gitRepository) cmd(ctx context.Context, args ...string) (*exec.Cmd, *tai
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	said := &tail{}
-	cmd.Stderr = said
+	cmd.Stderr = &stderr{update: g.update, said: said}
 	return cmd, said
+}
+
+// stderr tells what git says of its progress, in lines that end with a carriage
+// return, from what it says of errors.
+type stderr struct {
+	update func(string)
+	said   io.Writer
+	line   []byte
+}
+
+func (s *stderr) Write(b []byte) (int, error) {
+	for _, c := range b {
+		switch text := string(s.line); {
+		case c != '\r' && c != '\n':
+			if len(s.line) < 4096 {
+				s.line = append(s.line, c)
+			}
+			continue
+		case strings.HasPrefix(text, "Updating files:"), strings.HasPrefix(text, "Resolving deltas:"):
+			s.update("git: " + strings.TrimSpace(text))
+		case c == '\n' && !strings.HasSuffix(text, ", done."):
+			fmt.Fprintln(s.said, text)
+		}
+		s.line = s.line[:0]
+	}
+	return len(b), nil
 }
 
 // ended explains how a command that was waited for ended.
@@ -141,7 +168,7 @@ func isFull(dir string) bool {
 }
 
 func (g gitRepository) add(ctx context.Context, pack io.Reader) error {
-	args := []string{"index-pack", "--stdin"}
+	args := []string{"index-pack", "--stdin", "-v"}
 	if g.partial {
 		args = append(args, "--promisor")
 	}
@@ -212,7 +239,7 @@ func (g gitRepository) commit(ctx context.Context, hash plumbing.Hash) (*object.
 }
 
 func (g gitRepository) write(ctx context.Context, commit plumbing.Hash) error {
-	cmd, said := g.cmd(ctx, "read-tree", "--reset", "-u", commit.String())
+	cmd, said := g.cmd(ctx, "read-tree", "--reset", "-u", "-v", commit.String())
 	return g.ended(ctx, "read-tree", said, cmd.Run())
 }
 

@@ -55,6 +55,15 @@ func (p *progress) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// update says something that the next update may make old, at most once a
+// second.
+func (p *progress) update(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pending = text
+	p.maybe()
+}
+
 // received counts n bytes of the pack.
 func (p *progress) received(n int) {
 	p.mu.Lock()
