@@ -136,7 +136,7 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if t.wide && s.can.filter && s.can.again && !c.noFilter {
+	if t.wide && s.can.filter && s.can.again && !c.noFilter && !c.refused {
 		if t, err = c.lookUp(ctx, s, t, dog); err != nil {
 			return Result{}, err
 		}

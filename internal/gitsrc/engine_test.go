@@ -2,6 +2,7 @@ package gitsrc_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,4 +95,33 @@ func TestGitIsNotLedAstray(t *testing.T) {
 			t.Errorf("%s was used", name)
 		}
 	}
+}
+
+// TestGitIsToldNoSecret: what the git command gets to see, in arguments, in its
+// environment and in files, holds no credential. Not parallel: it changes the
+// PATH.
+func TestGitIsToldNoSecret(t *testing.T) {
+	o := newOrigin(t)
+	command, err := exec.LookPath("git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := serve(t, basic("x-access-token", secret, o.backend())) + "/repo.git"
+	bin, seen := t.TempDir(), filepath.Join(t.TempDir(), "seen")
+	write(t, bin, "git", "#!/bin/sh\n{ echo \"$@\"; env; } >>"+seen+"\nexec "+command+" \"$@\"\n")
+	if err := os.Chmod(filepath.Join(bin, "git"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv("LONGSHORE_GIT_TOKEN", secret)
+	dir := filepath.Join(t.TempDir(), "src")
+	if _, lines, err := (engine{}).checkout(t, gitsrc.Request{URL: url, Branch: "main", Dir: dir, Auth: gitsrc.Auth{Token: secret}}); err != nil {
+		t.Fatalf("Checkout: %v\n%s", err, lines)
+	}
+	text, err := os.ReadFile(seen)
+	if err != nil || !strings.Contains(string(text), "index-pack --stdin") {
+		t.Errorf("git was not looked at: %v\n%s", err, text)
+	}
+	noSecret(t, "what git sees", string(text))
+	noSecretBelow(t, dir)
 }
