@@ -48,6 +48,7 @@ func TestASecretShowsNowhere(t *testing.T) {
 		if d.Status != api.StatusSucceeded {
 			t.Fatalf("status = %s\n%s", d.Status, log)
 		}
+		s.clean(on, agent, created.ID) // a job in hand is remembered with its token
 		token := strings.TrimSpace(read(t, filepath.Join(s.Dir, "agent-1-token")))
 		for _, needle := range []string{
 			secret, base64.StdEncoding.EncodeToString([]byte(secret)),
