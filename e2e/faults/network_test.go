@@ -115,39 +115,48 @@ func TestAPoolTokenThatIsRefusedLetsRunningJobsFinish(t *testing.T) {
 	}
 }
 
+// copied is a way to the server of s that keeps a copy of every poll's answer
+// that brings work.
+func (s *site) copied() (through http.Handler, answers <-chan []byte) {
+	s.t.Helper()
+	target, err := url.Parse(s.URL)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	kept := make(chan []byte, 1)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
+	proxy.ModifyResponse = func(res *http.Response) error {
+		if res.Request.URL.Path != "/api/deployments/poll" || res.StatusCode != http.StatusOK {
+			return nil
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body = io.NopCloser(bytes.NewReader(body))
+		select {
+		case kept <- body:
+		default:
+		}
+		return err
+	}
+	return proxy, kept
+}
+
 // TestADeploymentThatIsDeliveredAgainRunsOnce: something between the server and
 // two agents keeps the answer to a poll, and gives it to the other one when the
 // first has begun.
 func TestADeploymentThatIsDeliveredAgainRunsOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	target, err := url.Parse(s.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var (
-		work  = make(chan []byte, 1)
-		again atomic.Bool
-		given = make(chan struct{})
-	)
-	through := httputil.NewSingleHostReverseProxy(target)
-	through.ErrorLog = log.New(io.Discard, "", 0)
-	through.ModifyResponse = func(res *http.Response) error {
-		if res.Request.URL.Path != "/api/deployments/poll" || res.StatusCode != http.StatusOK {
-			return nil
-		}
-		body, err := io.ReadAll(res.Body)
-		res.Body = io.NopCloser(bytes.NewReader(body))
-		work <- body
-		return err
-	}
+	through, answers := s.copied()
+	var again atomic.Bool
+	given := make(chan struct{})
 	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/api/deployments/poll" || !again.CompareAndSwap(true, false) {
 			through.ServeHTTP(w, r)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(<-work)
+		_, _ = w.Write(<-answers)
 		close(given)
 	}))
 	t.Cleanup(between.Close)
@@ -212,35 +221,15 @@ func TestCancelBeforeTheOperationNeverStartsIt(t *testing.T) {
 func TestADeploymentThatIsDeliveredTwiceAtOnceRunsOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	target, err := url.Parse(s.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var (
-		answer = make(chan []byte, 1)
-		polls  atomic.Int64
-	)
-	through := httputil.NewSingleHostReverseProxy(target)
-	through.ErrorLog = log.New(io.Discard, "", 0)
-	through.ModifyResponse = func(res *http.Response) error {
-		if res.Request.URL.Path != "/api/deployments/poll" || res.StatusCode != http.StatusOK {
-			return nil
-		}
-		body, err := io.ReadAll(res.Body)
-		res.Body = io.NopCloser(bytes.NewReader(body))
-		select {
-		case answer <- body:
-		default:
-		}
-		return err
-	}
+	through, answers := s.copied()
+	var polls atomic.Int64
 	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/api/deployments/poll" || polls.Add(1) != 2 {
 			through.ServeHTTP(w, r)
 			return
 		}
 		select { // the second poll gets the answer to the first
-		case body := <-answer:
+		case body := <-answers:
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(body)
 		case <-r.Context().Done():

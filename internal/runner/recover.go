@@ -12,6 +12,7 @@ import (
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/host"
 	"github.com/longshore-run/longshore/internal/ledger"
 )
 
@@ -141,7 +142,7 @@ func (j *run) leave(why error) string {
 
 // lost blames the restart of the host for an end that has no better reason.
 func (j *run) lost(v verdict) verdict {
-	before, now := j.entry.BootID, bootID()
+	before, now := j.entry.BootID, host.BootID()
 	if before == "" || before == now || v.outcome != outcomeCrashed && v.outcome != outcomeRemoved {
 		return v
 	}

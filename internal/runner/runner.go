@@ -22,6 +22,7 @@ import (
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/host"
 	"github.com/longshore-run/longshore/internal/ledger"
 	"github.com/longshore-run/longshore/internal/logstream"
 	"github.com/longshore-run/longshore/internal/undelivered"
@@ -142,7 +143,7 @@ func (r *Runner) Handle(ctx context.Context, work api.AgentWorkflowDefinition) {
 		return
 	}
 	log.Info("job claimed")
-	j := newRun(&r.o, log, ledger.Entry{Work: work, Claimed: time.Now(), BootID: bootID()})
+	j := newRun(&r.o, log, ledger.Entry{Work: work, Claimed: time.Now(), BootID: host.BootID()})
 	r.carry(ctx, j, j.run)
 }
 

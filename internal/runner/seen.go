@@ -1,10 +1,6 @@
 package runner
 
-import (
-	"os"
-	"strings"
-	"sync"
-)
+import "sync"
 
 // seen remembers the deployments that were started, the last so many.
 type seen struct {
@@ -59,14 +55,4 @@ func (h *inHand) has(jobID string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.jobs[jobID]
-}
-
-// bootID names the start of the host since which it runs, "" where it does not
-// tell.
-func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(id))
 }

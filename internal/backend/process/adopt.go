@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/host"
 )
 
 // leaderName is the file in a job's directory that names its executor.
@@ -76,7 +77,7 @@ func (b *Backend) Adopt(ctx context.Context, jobID string) (backend.Workload, er
 	l, known := readLeader(dir)
 	if !known {
 		l.PID = findLeader(dir)
-		l.Start, l.Boot = startOf(l.PID), bootID()
+		l.Start, l.Boot = startOf(l.PID), host.BootID()
 	}
 	w := newWorkload(dir, b.config.Log)
 	w.leader = l

@@ -27,6 +27,7 @@ import (
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/host"
 )
 
 // Names in a job's directory.
@@ -208,7 +209,7 @@ func (b *Backend) startIn(dir, executor string, spec backend.Spec) (*workload, e
 	pid := cmd.Process.Pid
 	w.child, w.process = cmd, cmd.Process
 	w.leader = leader{
-		PID: pid, Start: startOf(pid), Boot: bootID(), Program: executor,
+		PID: pid, Start: startOf(pid), Boot: host.BootID(), Program: executor,
 		Deployment: spec.Job.DeploymentID, Grace: grace(spec.Job),
 	}
 	if err := writeLeader(dir, w.leader); err != nil {

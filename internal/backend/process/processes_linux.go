@@ -12,6 +12,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"github.com/longshore-run/longshore/internal/host"
 )
 
 // killRounds bounds how often the process table is searched for what belongs to
@@ -54,7 +56,7 @@ func awaitOther(l leader) {
 
 // alive reports whether l still runs, and its id is its own.
 func (l leader) alive() bool {
-	if l.PID <= 1 || l.Boot != bootID() {
+	if l.PID <= 1 || l.Boot != host.BootID() {
 		return false
 	}
 	p, ok := statOf(l.PID)
@@ -73,15 +75,6 @@ func statOf(pid int) (processEntry, bool) {
 		return processEntry{}, false
 	}
 	return parseStat(string(data))
-}
-
-// bootID names the start of the host since which it runs.
-func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(id))
 }
 
 // findLeader searches for the executor of a job: the leader of a session whose

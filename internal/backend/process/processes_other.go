@@ -37,8 +37,6 @@ func (l leader) alive() bool { return l.PID > 1 && syscall.Kill(l.PID, 0) == nil
 
 func startOf(int) uint64 { return 0 }
 
-func bootID() string { return "" }
-
 // findLeader finds none: there is no process table to search.
 func findLeader(string) int { return 0 }
 

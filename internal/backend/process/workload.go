@@ -21,6 +21,7 @@ import (
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/host"
 )
 
 const (
@@ -161,7 +162,7 @@ func (w *workload) collect() backend.Exit {
 		exit.Code = exit.Report.Outcome.ExitCode()
 	case w.killed.Load():
 		exit.Code, reason = signalBase+int(syscall.SIGKILL), "killed by "+signalName(syscall.SIGKILL)
-	case w.leader.Boot != "" && w.leader.Boot != bootID():
+	case w.leader.Boot != "" && w.leader.Boot != host.BootID():
 		exit.Code, reason = backend.CodeUnknown, "the host was restarted while the job ran"
 	default:
 		exit.Code, reason = backend.CodeUnknown, "the executor ended without a report, and the agent that started it was not there to see how"
