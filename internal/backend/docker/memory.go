@@ -19,8 +19,9 @@ const (
 	// sigkill is the exit code of a process that died of SIGKILL.
 	sigkill = 137
 	// oomPatience is how long after a container's end the engine may still learn
-	// that memory ran out in it.
-	oomPatience = 500 * time.Millisecond
+	// that memory ran out in it. On a machine under load that takes more than half
+	// a second; only the end of a failed job with a limit waits for it.
+	oomPatience = 2 * time.Second
 )
 
 // ranOutOfMemory asks the engine's events whether memory ran out in a container
