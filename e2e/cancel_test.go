@@ -54,6 +54,23 @@ func signals(log, name string) int {
 	return strings.Count(log, `"signal":"`+name+`"`)
 }
 
+// lasting is a deployment whose operation takes that long, and says in the log
+// what happens to it.
+func lasting(t *testing.T, on target, duration string) object {
+	return request(t, on, func(r object) {
+		operation(r)["preRunCommands"] = []string{program}
+		variables(r)["PULUMI_STANDIN_RECORD"] = "/dev/stderr"
+		variables(r)["PULUMI_STANDIN_DURATION"] = duration
+	})
+}
+
+// deaf is a lasting deployment whose operation ignores signals.
+func deaf(t *testing.T, on target, duration string) object {
+	r := lasting(t, on, duration)
+	variables(r)["PULUMI_STANDIN_IGNORE_SIGNALS"] = "1"
+	return r
+}
+
 func TestCancelWhileRunningInterruptsOnce(t *testing.T) {
 	t.Parallel()
 	eachTarget(t, func(t *testing.T, on target) {
@@ -61,11 +78,7 @@ func TestCancelWhileRunningInterruptsOnce(t *testing.T) {
 		s.agent(on)
 		ctx := bounded(t)
 		stack := stackOf(t)
-		id := s.start(stack, request(t, on, func(r object) {
-			operation(r)["preRunCommands"] = []string{program}
-			variables(r)["PULUMI_STANDIN_RECORD"] = "/dev/stderr"
-			variables(r)["PULUMI_STANDIN_DURATION"] = "60s"
-		}))
+		id := s.start(stack, lasting(t, on, "60s"))
 		started := time.Now()
 		if err := s.Cancel(ctx, stack, id); err != nil {
 			t.Fatal(err)
@@ -100,12 +113,7 @@ func TestCancelInsistsOnlyAfterTheGrace(t *testing.T) {
 		s.agent(on, "--change-grace", "3s")
 		ctx := bounded(t)
 		stack := stackOf(t)
-		id := s.start(stack, request(t, on, func(r object) {
-			operation(r)["preRunCommands"] = []string{program}
-			variables(r)["PULUMI_STANDIN_RECORD"] = "/dev/stderr"
-			variables(r)["PULUMI_STANDIN_DURATION"] = "90s"
-			variables(r)["PULUMI_STANDIN_IGNORE_SIGNALS"] = "1"
-		}))
+		id := s.start(stack, deaf(t, on, "90s"))
 		if err := s.Cancel(ctx, stack, id); err != nil {
 			t.Fatal(err)
 		}

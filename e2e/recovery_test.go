@@ -131,11 +131,7 @@ func TestAJobThatWasTakenOverIsCancelledOnce(t *testing.T) {
 		first := s.agent(on)
 		ctx := bounded(t)
 		stack := stackOf(t)
-		id := s.start(stack, request(t, on, func(r object) {
-			operation(r)["preRunCommands"] = []string{program}
-			variables(r)["PULUMI_STANDIN_RECORD"] = "/dev/stderr"
-			variables(r)["PULUMI_STANDIN_DURATION"] = "100s"
-		}))
+		id := s.start(stack, lasting(t, on, "100s"))
 		first.Kill()
 		next := s.again(on, first)
 		if err := s.Cancel(ctx, stack, id); err != nil {

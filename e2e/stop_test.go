@@ -89,11 +89,7 @@ func TestADrainThatTakesTooLongCancels(t *testing.T) {
 		agent := s.agent(on, "--drain-timeout", "1s")
 		ctx := bounded(t)
 		stack := stackOf(t)
-		id := s.start(stack, request(t, on, func(r object) {
-			operation(r)["preRunCommands"] = []string{program}
-			variables(r)["PULUMI_STANDIN_RECORD"] = "/dev/stderr"
-			variables(r)["PULUMI_STANDIN_DURATION"] = "100s"
-		}))
+		id := s.start(stack, lasting(t, on, "100s"))
 		agent.Drain()
 		if code := ended(ctx, t, agent); code != 0 {
 			t.Errorf("the agent ended with %d, want 0", code)
@@ -114,12 +110,7 @@ func TestAThirdSignalLeavesTheJobsToTheNextAgent(t *testing.T) {
 		first := s.agent(on)
 		ctx := bounded(t)
 		stack := stackOf(t)
-		id := s.start(stack, request(t, on, func(r object) {
-			operation(r)["preRunCommands"] = []string{program}
-			variables(r)["PULUMI_STANDIN_RECORD"] = "/dev/stderr"
-			variables(r)["PULUMI_STANDIN_DURATION"] = "8s"
-			variables(r)["PULUMI_STANDIN_IGNORE_SIGNALS"] = "1"
-		}))
+		id := s.start(stack, deaf(t, on, "8s"))
 		for _, said := range []string{"draining: ", "stopping: jobs in hand are cancelled", "leaving at once: jobs in hand are left running"} {
 			if err := first.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
