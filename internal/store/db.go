@@ -143,10 +143,13 @@ func dsn(path string, readOnly bool) string {
 		"foreign_keys(1)",
 		"wal_autocheckpoint(8192)",     // pages: 32 MiB, so that a flood of logs does not checkpoint all the time
 		"journal_size_limit(67108864)", // bytes the WAL shrinks to afterwards
-		"cache_size(-16384)",           // KiB
 	}}
+	// In KiB. The kernel keeps the file's pages as well, so that more than the
+	// hot ones would be memory held twice, once for each connection.
 	if readOnly {
-		q.Add("_pragma", "query_only(1)")
+		q["_pragma"] = append(q["_pragma"], "cache_size(-1024)", "query_only(1)")
+	} else {
+		q["_pragma"] = append(q["_pragma"], "cache_size(-8192)")
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
