@@ -44,11 +44,11 @@ demo: build ## Run a deployment from a git repository, end to end (KEEP=1 leaves
 
 .PHONY: test
 test: ## Run every test; those whose parts are missing skip and say so (RACE=1, PKG=..., RUN=...)
-	$(GO) test $(TESTFLAGS) -timeout 15m $(PKG)
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test $(TESTFLAGS) -timeout 15m $(PKG)
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests alone, verbosely
-	$(GO) test $(TESTFLAGS) -timeout 15m -count=1 -v ./e2e/...
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test $(TESTFLAGS) -timeout 15m -count=1 -v ./e2e/...
 
 .PHONY: bench
 bench: build ## Measure against the floors and write docs/benchmarks.md (ONLY=b1,b3 narrows it, ONLY=soak works for half an hour)
@@ -90,6 +90,10 @@ generate: $(TOOLS)/oapi-codegen ## Generate the REST types and server interface 
 clean: ## Remove what the other targets made
 	rm -rf $(BIN) $(TOOLS) .longshore
 
+# The S3 server of the tests has its own dependencies, and many: it is no tool of the module.
+VERSITYGW := v1.8.0
+$(TOOLS)/versitygw:
+	GOBIN="$(CURDIR)/$(TOOLS)" CGO_ENABLED=0 $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW)
 $(TOOLS)/golangci-lint: hack/tools/go.mod
 	cd hack/tools && GOFLAGS=-mod=mod $(GO) build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 $(TOOLS)/gofumpt: hack/tools/go.mod

@@ -29,11 +29,15 @@ var banned = map[string][]string{
 	"internal/gitsrc":   {mod + "internal/workflow", mod + "internal/executor", mod + "internal/api/client"},
 	"internal/deps":     {mod + "internal/workflow", mod + "internal/executor", mod + "internal/api/client", "github.com/go-git/"},
 	// The control plane's rules know neither HTTP routes nor SQL.
-	"internal/control": {mod + "internal/server", mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/go-chi/", "github.com/docker/"},
-	"internal/server":  {mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/docker/"},
+	"internal/control": {mod + "internal/server", mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/go-chi/", "github.com/docker/", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
+	"internal/server":  {mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/docker/", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
 	"internal/store":   {mod + "internal/server", mod + "internal/backend", mod + "internal/runner", "github.com/docker/"},
 	// An agent carries no server.
-	"cmd/agent": {mod + "internal/control", mod + "internal/server", mod + "internal/store", "modernc.org/", "github.com/go-git/"},
+	"cmd/agent": {"cloud.google.com/", "google.golang.org/grpc", mod + "internal/control", mod + "internal/server", mod + "internal/store", "modernc.org/", "github.com/go-git/"},
+	// Buckets and the cache in them serve a server and an agent, and know neither.
+	// The libraries of the clouds are for those who ask for them.
+	"internal/blob":       {mod, "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
+	"internal/blob/cloud": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner"},
 	// Leaves.
 	"internal/redact":    {mod},
 	"internal/unpack":    {mod},
@@ -51,6 +55,7 @@ var direct = map[string][]string{
 	"modernc.org/sqlite":        {"internal/store"},
 	"database/sql":              {"internal/store"},
 	"github.com/go-chi/chi":     {"internal/server"},
+	"gocloud.dev":               {"internal/blob"},
 	mod + "internal/testkit":    {"internal/testkit"},
 	"github.com/spf13/cobra":    {"cmd/agent", "cmd/executor", "cmd/server"},
 	"github.com/knadh/koanf/v2": {"internal/config"},
