@@ -38,6 +38,7 @@ var banned = map[string][]string{
 	// The libraries of the clouds are for those who ask for them.
 	"internal/blob":       {mod, "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
 	"internal/blob/cloud": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner"},
+	"internal/cachestore": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
 	// Leaves.
 	"internal/redact":    {mod},
 	"internal/unpack":    {mod},
