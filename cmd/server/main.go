@@ -98,7 +98,8 @@ func newServeCommand(environ []string, stdout, stderr io.Writer) *cobra.Command 
 		Short: "Run the control plane until told to stop",
 		Long: `serve runs the control plane until it is told to stop. Everything it keeps is in
 the directory of --data-dir: the database, and the key of the secrets in it. Back
-up both: without the key the secrets cannot be read.
+up both: without the key the secrets cannot be read. The dependency cache is
+there, too, unless --cache-url names a bucket, and needs no backup.
 
 On the first start it makes a user with a token, and writes the token to
 --token-file or prints it. It is kept nowhere else.

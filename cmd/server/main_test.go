@@ -75,7 +75,7 @@ func TestExitCodes(t *testing.T) {
 		"an unknown flag":    {[]string{"serve", "--walk"}, nil, 2, "", []string{"unknown flag: --walk"}},
 		"an argument":        {[]string{"serve", "walk"}, nil, 2, "", []string{`unknown command "walk"`}},
 		"every mistake at once, with where it was made": {
-			[]string{"dev", "--listen=8480", "--heartbeat-timeout=soon", "--claim-timeout=-1s", "--data-dir=", "--concurrency=0", "--log-level=loud"},
+			[]string{"dev", "--listen=8480", "--heartbeat-timeout=soon", "--claim-timeout=-1s", "--data-dir=", "--concurrency=0", "--log-level=loud", "--cache-url=/var/cache", "--cache-scope=all", "--cache-max-entry=much", "--cache-max-project=0", "--cache-unread=never"},
 			[]string{"LONGSHORE_SERVER_PUBLIC_URL=example.com", "LONGSHORE_SERVER_DEPLOY_TARGET=ecs", "LONGSHORE_SERVER_ORGANIZATION=a/b", "LONGSHORE_SERVER_LISTEN=also wrong, and not looked at"},
 			2, "",
 			[]string{
@@ -85,6 +85,11 @@ func TestExitCodes(t *testing.T) {
 				`LONGSHORE_SERVER_ORGANIZATION: "a/b" is no name`,
 				`--heartbeat-timeout: "soon": want a duration`,
 				`--claim-timeout: "-1s": want a duration`,
+				"--cache-url: no bucket: want file:///folder",
+				`--cache-scope: "all" is no scope: want stack or project`,
+				`--cache-max-entry: "much": want a size`,
+				`--cache-max-project: "0": want a size`,
+				`--cache-unread: "never": want a duration`,
 				"--log-level: ",
 				`LONGSHORE_SERVER_DEPLOY_TARGET: "ecs" is no target`,
 				`--concurrency: "0": want a number`,
@@ -109,6 +114,16 @@ func TestExitCodes(t *testing.T) {
 			[]string{"serve", "--listen=127.0.0.1:0", "--data-dir", t.TempDir(), "--token-file", file + "/x"},
 			nil, 1, "",
 			[]string{"token file " + file + "/x cannot be written"},
+		},
+		"a cache that is a file": {
+			[]string{"serve", "--listen=127.0.0.1:0", "--data-dir", t.TempDir(), "--cache-url", "file://" + file},
+			nil, 1, "",
+			[]string{"dependency cache: bucket: mkdir " + file},
+		},
+		"a cache of an account that is not there": {
+			[]string{"serve", "--listen=127.0.0.1:0", "--data-dir", t.TempDir(), "--cache-url", "s3://bucket/path"},
+			nil, 1, "",
+			[]string{"want s3://bucket, with neither a user nor a path, or choose another with --cache-url"},
 		},
 		"a database without its key": {
 			[]string{"serve", "--listen=127.0.0.1:0", "--data-dir", noKey},
@@ -172,10 +187,15 @@ func start(t *testing.T, args ...string) *process {
 
 func startProgram(t *testing.T, path string, args ...string) *process {
 	t.Helper()
+	return startWith(t, path, nil, args...)
+}
+
+func startWith(t *testing.T, path string, environ []string, args ...string) *process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	p := &process{Cmd: exec.CommandContext(ctx, path, append(args, "--listen=127.0.0.1:0")...), output: make(chan struct{})}
-	p.Env = []string{"LONGSHORE_TEST_MAIN=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	p.Env = append(environ, "LONGSHORE_TEST_MAIN=1", "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir())
 	p.Stderr = &p.stderr
 	pipe, err := p.StdoutPipe()
 	check(t, err)
@@ -270,7 +290,7 @@ func TestTokenFile(t *testing.T) {
 	if code := p.call(t, "GET", "/api/user", strings.TrimSpace(string(token)), "", nil, nil); code != http.StatusOK {
 		t.Errorf("the token in the file answers %d", code)
 	}
-	for _, name := range []string{"longshore.db", "secrets.key"} {
+	for _, name := range []string{"longshore.db", "secrets.key", "urls.key"} {
 		if info, err := os.Stat(filepath.Join(dir, "data", name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v %v, want mode 0600", name, info.Mode(), err)
 		}

@@ -31,6 +31,8 @@ type options struct {
 	heartbeatTimeout, claimTimeout, stopTimeout         string
 	logLevel, logFormat                                 string
 
+	cacheURL, cacheScope, cacheMaxEntry, cacheMaxProject, cacheUnread string
+
 	deployTarget, concurrency, dockerNetwork, pullPolicy string // of dev
 }
 
@@ -39,6 +41,7 @@ type settings struct {
 	options
 	heartbeat, claim, stopFor time.Duration
 	slots                     int
+	cache                     cacheSettings
 }
 
 func (o *options) addServerFlags(fs *pflag.FlagSet, dataDir, logFormat string) {
@@ -53,6 +56,11 @@ func (o *options) addServerFlags(fs *pflag.FlagSet, dataDir, logFormat string) {
 	fs.StringVar(&o.executorDir, "executor-dir", "", "`DIRECTORY` with longshore-executor-linux-amd64 and -arm64 for jobs to download (default beside this program)")
 	fs.StringVar(&o.backendURL, "backend-url", "", "`URL` of the Pulumi backend that jobs keep state in, such as s3://bucket (default the public URL)")
 	fs.StringVar(&o.defaultImage, "default-image", control.DefaultImage, "`IMAGE` of jobs that name none")
+	fs.StringVar(&o.cacheURL, "cache-url", "", "`URL` of the bucket of the dependency cache: file:///folder, s3://bucket, gs://bucket, azblob://container, or off (default the folder cache in --data-dir)")
+	fs.StringVar(&o.cacheScope, "cache-scope", scopeStack, "`SCOPE` of an entry of it: stack, or project for all stacks of a project")
+	fs.StringVar(&o.cacheMaxEntry, "cache-max-entry", "5GiB", "`SIZE` of the largest entry that is kept")
+	fs.StringVar(&o.cacheMaxProject, "cache-max-project", "20GiB", "`SIZE` of all entries of a project, above which those go that were used the longest ago")
+	fs.StringVar(&o.cacheUnread, "cache-unread", "720h", "`DURATION` after which an entry goes that nobody has used")
 	fs.StringVar(&o.stopTimeout, "stop-timeout", "20s", "`DURATION` that requests have to finish when the server stops")
 	fs.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of this program's own log: debug, info, warn or error")
 	fs.StringVar(&o.logFormat, "log-format", logFormat, "`FORMAT` of it: json or console")
@@ -107,6 +115,7 @@ func (o *options) settings(fs *pflag.FlagSet, environ []string) (settings, error
 	s.heartbeat = duration(o.heartbeatTimeout, "heartbeat-timeout", wrong)
 	s.claim = duration(o.claimTimeout, "claim-timeout", wrong)
 	s.stopFor = duration(o.stopTimeout, "stop-timeout", wrong)
+	s.cache = o.checkCache(wrong)
 	if _, err := telemetry.NewLogger(io.Discard, telemetry.FormatJSON, o.logLevel); err != nil {
 		wrong("log-level", "%v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/longshore-run/longshore/internal/blob"
+	"github.com/longshore-run/longshore/internal/cachestore"
 	"github.com/longshore-run/longshore/internal/control"
 	"github.com/longshore-run/longshore/internal/server"
 	"github.com/longshore-run/longshore/internal/store"
@@ -27,6 +30,8 @@ type plane struct {
 	log      *zap.Logger
 	registry *prometheus.Registry
 	db       *store.DB
+	bucket   *blob.Bucket      // nil when no dependency cache is kept
+	entries  *cachestore.Store // and so is this
 	control  *control.Service
 	server   *server.Server
 	listener net.Listener
@@ -61,8 +66,16 @@ func open(ctx context.Context, s settings, stdout, stderr io.Writer) (_ *plane, 
 	if p.publicURL == "" {
 		p.publicURL = p.localURL()
 	}
+	if err := p.openCache(ctx); err != nil {
+		return nil, err
+	}
+	var cache control.Cache
+	var blobs http.Handler
+	if p.entries != nil {
+		cache, blobs = p.entries, p.bucket.Handler()
+	}
 	p.control = control.New(control.Options{
-		Store: p.db, Sealer: sealer, Log: log, Registerer: p.registry,
+		Store: p.db, Sealer: sealer, Cache: cache, Log: log, Registerer: p.registry,
 		PublicURL: p.publicURL, Organization: s.organization, BackendURL: s.backendURL,
 		DefaultImage: s.defaultImage, HeartbeatTimeout: s.heartbeat, ClaimTimeout: s.claim,
 	})
@@ -74,7 +87,7 @@ func open(ctx context.Context, s settings, stdout, stderr io.Writer) (_ *plane, 
 		beside = filepath.Dir(program)
 	}
 	p.server = server.New(server.Options{
-		Service: p.control, Executors: server.NewExecutors(s.executorDir, beside), Ready: p.db.Ready,
+		Service: p.control, Executors: server.NewExecutors(s.executorDir, beside), Blobs: blobs, Ready: p.db.Ready,
 		Log: log, Registerer: p.registry, Gatherer: p.registry,
 	})
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -84,6 +97,9 @@ func open(ctx context.Context, s settings, stdout, stderr io.Writer) (_ *plane, 
 			log.Error("control plane", zap.Error(err))
 		}
 	})
+	if p.entries != nil {
+		p.background.Go(func() { p.entries.Run(background) })
+	}
 	return p, nil
 }
 
@@ -108,6 +124,11 @@ func (p *plane) close() {
 	}
 	if p.listener != nil {
 		p.listener.Close()
+	}
+	if p.bucket != nil {
+		if err := p.bucket.Close(); err != nil {
+			p.log.Error("close bucket", zap.Error(err))
+		}
 	}
 	if p.db != nil {
 		if err := p.db.Close(); err != nil {

@@ -45,7 +45,32 @@ type BasicAuthRequest struct {
 
 // CacheOptionsRequest The dependency cache.
 type CacheOptionsRequest struct {
+	// Enable Whether dependencies are kept for the next deployment of the stack.
 	Enable *bool `json:"enable,omitempty"`
+}
+
+// CacheURLRequest Which entry of the dependency cache, and what for.
+type CacheURLRequest struct {
+	// Key The key of the entry: 1 to 200 letters, digits, dots, hyphens and underscores, no dot at the start.
+	Key string `json:"key"`
+
+	// Method GET or PUT.
+	Method string `json:"method"`
+
+	// Prefix With GET: the newest entry whose key begins with it serves in place of one with the key.
+	Prefix string `json:"prefix,omitempty"`
+}
+
+// CacheURLResponse Where the entry can be read or written.
+type CacheURLResponse struct {
+	// Key The key of the entry that the URL opens.
+	Key string `json:"key,omitempty"`
+
+	// Size The bytes of the entry, absent when there is none yet.
+	Size int64 `json:"size,omitempty"`
+
+	// URL A secret: whoever has it needs no token.
+	URL string `json:"url"`
 }
 
 // CapabilitiesResponse The optional abilities of the service.

@@ -102,7 +102,7 @@ func (b *Bucket) Close() error {
 // bucket of a cloud.
 func (b *Bucket) Handler() http.Handler {
 	if b.folder == nil {
-		return nil
+		return nil // and not a handler that holds nil
 	}
 	return b.folder
 }

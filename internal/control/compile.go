@@ -17,9 +17,11 @@ const (
 	StepNameSetup        = "Setup"
 	stepNameExecutor     = "Download deployment executor"
 	stepNameSource       = "Get source"
+	stepNameRestore      = "Restore cache"
 	stepNameDependencies = "Download dependencies"
 	stepNamePreRun       = "Pre-run command %d"
 	stepNameOperation    = "Pulumi operation"
+	stepNameSave         = "Save cache"
 )
 
 // reservedSteps is how many steps a definition may have beside the pre-run
@@ -169,20 +171,39 @@ func (c *compiler) steps() {
 			dir = path.Join(workTree, g.RepoDir)
 		}
 	}
-	if c.options.SkipInstallDependencies == nil || !*c.options.SkipInstallDependencies {
+	install := c.options.SkipInstallDependencies == nil || !*c.options.SkipInstallDependencies
+	cache := install && c.Request.CacheOptions != nil && c.Request.CacheOptions.Enable != nil && *c.Request.CacheOptions.Enable
+	if cache {
+		c.cacheStep(stepNameRestore, "restore", dir)
+	}
+	if install {
 		c.add(stepNameDependencies, command("dependencies download", flag("workDir", dir)), "")
 	}
 	for i, script := range c.operation.PreRunCommands {
 		c.add(fmt.Sprintf(stepNamePreRun, i+1), script, dir)
 	}
 	flags := []string{flag("stackIdentity", c.Stack.String()), flag("workDir", dir)}
-	if on := c.options.DeleteAfterDestroy; on != nil && *on && c.Operation == api.OperationDestroy {
+	deletes := c.options.DeleteAfterDestroy != nil && *c.options.DeleteAfterDestroy && c.Operation == api.OperationDestroy
+	if deletes {
 		flags = append(flags, "--deleteAfterDestroy")
 	}
 	if on := c.options.RemediateIfDriftDetected; on != nil && *on && c.Operation == api.OperationDetectDrift {
 		flags = append(flags, "--remediateIfDriftDetected")
 	}
 	c.add(stepNameOperation, command("pulumi "+string(c.Operation), flags...), "")
+	if cache && !deletes { // there will be no other deployment of a stack that is gone
+		c.cacheStep(stepNameSave, "save", dir)
+	}
+}
+
+// cacheStep appends a step of the dependency cache. It gets the job's own token:
+// the access token may be one that the user chose, for another backend.
+func (c *compiler) cacheStep(name, verb, dir string) {
+	flags := []string{flag("workDir", dir), flag("stackIdentity", c.Stack.String())}
+	if s := c.Request.SourceContext; s != nil && s.Git != nil && s.Git.RepoDir != "" {
+		flags = append(flags, flag("repoDir", s.Git.RepoDir))
+	}
+	c.secretFor(c.add(name, command("cache "+verb, flags...), ""), envJobToken, &api.SecretValue{Value: c.Token, Secret: true})
 }
 
 // add appends a step that runs in dir, a path below the start directory, and
@@ -247,13 +268,13 @@ func (c *compiler) credentials(step int) {
 	}
 }
 
-// secretFor sets a variable that only one step sees.
+// secretFor sets a variable that only the steps see which it was called for.
 func (c *compiler) secretFor(step int, name string, v *api.SecretValue) {
 	if v == nil || v.Value == "" {
 		return
 	}
 	c.def.Env[name] = v.Value
-	c.def.EnvScopes[name] = []int{step}
+	c.def.EnvScopes[name] = append(c.def.EnvScopes[name], step)
 	if v.Secret {
 		c.def.SecretEnv = append(c.def.SecretEnv, name)
 	}

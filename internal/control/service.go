@@ -88,6 +88,7 @@ type AgentInfo struct{ Hostname, IP, Pid, Platform, Version string }
 type Options struct {
 	Store      Store
 	Sealer     Sealer
+	Cache      Cache                 // default: none is kept
 	Log        *zap.Logger           // default: none
 	Registerer prometheus.Registerer // default: metrics are kept but not registered
 	Now        func() time.Time      // default: time.Now
@@ -120,6 +121,7 @@ type Sealer interface {
 type Service struct {
 	store        Store
 	sealer       Sealer
+	cache        Cache // may be nil
 	log          *zap.Logger
 	now          func() time.Time
 	elapsed      func() time.Duration
@@ -142,6 +144,7 @@ func New(o Options) *Service {
 	s := &Service{
 		store:        o.Store,
 		sealer:       o.Sealer,
+		cache:        o.Cache,
 		log:          o.Log,
 		now:          o.Now,
 		elapsed:      o.Elapsed,

@@ -24,6 +24,8 @@ func accepted(pattern string) []control.Kind {
 		return []control.Kind{control.KindPool}
 	case strings.HasPrefix(pattern, "/api/workflow/"):
 		return []control.Kind{control.KindJob}
+	case strings.HasSuffix(pattern, "/deployments/cache/url"), strings.HasSuffix(pattern, "/deployments/cache/entries/{key}"):
+		return []control.Kind{control.KindUser, control.KindJob}
 	case pattern == "/api/user", strings.HasPrefix(pattern, "/api/user/"):
 		return []control.Kind{control.KindUser, control.KindJob}
 	}

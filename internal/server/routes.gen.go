@@ -148,6 +148,15 @@ type ServerInterface interface {
 	// CreateDeployment Create a deployment
 	// (POST /api/stacks/{org}/{project}/{stack}/deployments)
 	CreateDeployment(w http.ResponseWriter, r *http.Request, org string, project string, stack string)
+	// ClearCache Drop the dependency cache of a whole project
+	// (DELETE /api/stacks/{org}/{project}/{stack}/deployments/cache)
+	ClearCache(w http.ResponseWriter, r *http.Request, org string, project string, stack string)
+	// DropCacheEntry Drop an entry of the dependency cache
+	// (DELETE /api/stacks/{org}/{project}/{stack}/deployments/cache/entries/{key})
+	DropCacheEntry(w http.ResponseWriter, r *http.Request, org string, project string, stack string, key string)
+	// GetCacheURL Get a URL for an entry of the dependency cache
+	// (POST /api/stacks/{org}/{project}/{stack}/deployments/cache/url)
+	GetCacheURL(w http.ResponseWriter, r *http.Request, org string, project string, stack string)
 	// GetDeploymentByVersion Get a deployment by its number within the stack
 	// (GET /api/stacks/{org}/{project}/{stack}/deployments/version/{version})
 	GetDeploymentByVersion(w http.ResponseWriter, r *http.Request, org string, project string, stack string, version int64)
@@ -283,6 +292,24 @@ func (_ Unimplemented) ListDeployments(w http.ResponseWriter, r *http.Request, o
 // CreateDeployment Create a deployment
 // (POST /api/stacks/{org}/{project}/{stack}/deployments)
 func (_ Unimplemented) CreateDeployment(w http.ResponseWriter, r *http.Request, org string, project string, stack string) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ClearCache Drop the dependency cache of a whole project
+// (DELETE /api/stacks/{org}/{project}/{stack}/deployments/cache)
+func (_ Unimplemented) ClearCache(w http.ResponseWriter, r *http.Request, org string, project string, stack string) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// DropCacheEntry Drop an entry of the dependency cache
+// (DELETE /api/stacks/{org}/{project}/{stack}/deployments/cache/entries/{key})
+func (_ Unimplemented) DropCacheEntry(w http.ResponseWriter, r *http.Request, org string, project string, stack string, key string) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetCacheURL Get a URL for an entry of the dependency cache
+// (POST /api/stacks/{org}/{project}/{stack}/deployments/cache/url)
+func (_ Unimplemented) GetCacheURL(w http.ResponseWriter, r *http.Request, org string, project string, stack string) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1194,6 +1221,147 @@ func (siw *ServerInterfaceWrapper) CreateDeployment(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// ClearCache operation middleware
+func (siw *ServerInterfaceWrapper) ClearCache(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org" -------------
+	var org string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org", chi.URLParam(r, "org"), &org, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "project" -------------
+	var project string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "project", chi.URLParam(r, "project"), &project, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "project", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "stack" -------------
+	var stack string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stack", chi.URLParam(r, "stack"), &stack, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stack", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ClearCache(w, r, org, project, stack)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DropCacheEntry operation middleware
+func (siw *ServerInterfaceWrapper) DropCacheEntry(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org" -------------
+	var org string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org", chi.URLParam(r, "org"), &org, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "project" -------------
+	var project string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "project", chi.URLParam(r, "project"), &project, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "project", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "stack" -------------
+	var stack string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stack", chi.URLParam(r, "stack"), &stack, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stack", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "key" -------------
+	var key string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", chi.URLParam(r, "key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DropCacheEntry(w, r, org, project, stack, key)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetCacheURL operation middleware
+func (siw *ServerInterfaceWrapper) GetCacheURL(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org" -------------
+	var org string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org", chi.URLParam(r, "org"), &org, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "project" -------------
+	var project string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "project", chi.URLParam(r, "project"), &project, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "project", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "stack" -------------
+	var stack string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stack", chi.URLParam(r, "stack"), &stack, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stack", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetCacheURL(w, r, org, project, stack)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetDeploymentByVersion operation middleware
 func (siw *ServerInterfaceWrapper) GetDeploymentByVersion(w http.ResponseWriter, r *http.Request) {
 
@@ -1776,6 +1944,15 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/api/stacks/{org}/{project}/{stack}/deployments/{deploymentID}/logs", wrapper.GetDeploymentLogs)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/api/stacks/{org}/{project}/{stack}/deployments/cache/url", wrapper.GetCacheURL)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/api/stacks/{org}/{project}/{stack}/deployments/cache/entries/{key}", wrapper.DropCacheEntry)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/api/stacks/{org}/{project}/{stack}/deployments/cache", wrapper.ClearCache)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/api/preview/{org}/{project}/{stack}/deployments", wrapper.ListPreviewDeployments)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
+	"github.com/longshore-run/longshore/internal/blob"
 	"github.com/longshore-run/longshore/internal/control"
 )
 
@@ -20,6 +21,9 @@ type Options struct {
 	Service Service
 	// Executors are the programs that jobs download. Nil means that there are none.
 	Executors *Executors
+	// Blobs serves the presigned URLs of a bucket that is a folder. Nil means
+	// that somebody else serves them.
+	Blobs http.Handler
 	// Ready says whether the server can do its work, for /readyz: nil, or why
 	// not. It is asked for every probe, with a deadline. Nil means always.
 	Ready func(ctx context.Context) error
@@ -72,7 +76,7 @@ func New(o Options) *Server {
 	}
 	s.draining, s.drain = context.WithCancelCause(context.Background())
 	s.noWork, s.stopWork = context.WithCancelCause(s.draining)
-	s.router = s.routes(gatherer)
+	s.router = s.routes(gatherer, o.Blobs)
 	return s
 }
 
@@ -94,7 +98,7 @@ func (s *Server) Drain() {
 	s.drain(errDraining)
 }
 
-func (s *Server) routes(gatherer prometheus.Gatherer) chi.Router {
+func (s *Server) routes(gatherer prometheus.Gatherer, blobs http.Handler) chi.Router {
 	root := chi.NewRouter()
 	root.Use(s.observe)
 	root.NotFound(s.noRoute)
@@ -108,6 +112,10 @@ func (s *Server) routes(gatherer prometheus.Gatherer) chi.Router {
 	for path, handler := range probes {
 		root.Method(http.MethodGet, path, handler)
 		root.Method(http.MethodHead, path, handler)
+	}
+	if blobs != nil { // its URLs are all the permission that it takes, and it has deadlines of its own
+		root.Method(http.MethodGet, blob.Path, blobs)
+		root.Method(http.MethodPut, blob.Path, blobs)
 	}
 	HandlerWithOptions(s, ChiServerOptions{
 		BaseRouter:       root.With(s.deadline, s.authenticate),

@@ -14,6 +14,7 @@ import (
 type Service interface {
 	Authenticator
 	Deployments
+	Caches
 	Pools
 	Runners
 }
@@ -32,6 +33,13 @@ type Deployments interface {
 	CancelDeployment(ctx context.Context, by control.User, stack control.StackRef, id string) error
 	StreamLogs(ctx context.Context, stack control.StackRef, id, continuationToken string) (api.DeploymentLogs, error)
 	StepLogs(ctx context.Context, stack control.StackRef, id string, job, step int, offset int64, count int) (api.DeploymentLogsStep, error)
+}
+
+// Caches is what jobs and users do with the dependency cache.
+type Caches interface {
+	CacheURL(ctx context.Context, p control.Principal, stack control.StackRef, req api.CacheURLRequest) (api.CacheURLResponse, error)
+	DropCacheEntry(ctx context.Context, p control.Principal, stack control.StackRef, key string) error
+	ClearCache(ctx context.Context, p control.Principal, stack control.StackRef) error
 }
 
 // Pools is what users do with agent pools.

@@ -19,6 +19,8 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longshore-run/longshore/internal/api"
+	"github.com/longshore-run/longshore/internal/blob"
+	"github.com/longshore-run/longshore/internal/cachestore"
 	"github.com/longshore-run/longshore/internal/control"
 	"github.com/longshore-run/longshore/internal/server"
 	"github.com/longshore-run/longshore/internal/store"
@@ -40,6 +42,8 @@ type site struct {
 	control *control.Service
 	url     string
 	reg     *prometheus.Registry
+	db      *store.DB
+	sealer  control.Sealer
 	user    string // tokens
 	pool    string
 	poolID  string
@@ -60,9 +64,12 @@ func newSiteLogging(t testing.TB, log *zap.Logger) *site {
 	rand.Read(key)
 	sealer, err := control.NewSealer(key)
 	check(t, err)
-	s := &site{reg: prometheus.NewRegistry()}
+	bucket, err := blob.Open(t.Context(), "file://"+filepath.Join(dir, "cache"), blob.Options{Key: key})
+	check(t, err)
+	t.Cleanup(func() { bucket.Close() })
+	s := &site{reg: prometheus.NewRegistry(), db: db, sealer: sealer}
 	s.control = control.New(control.Options{
-		Store: db, Sealer: sealer, Log: log, Registerer: s.reg, PublicURL: "http://longshore.example",
+		Store: db, Sealer: sealer, Cache: cachestore.New(cachestore.Options{Bucket: bucket}), Log: log, Registerer: s.reg, PublicURL: "http://longshore.example",
 	})
 	s.user, err = s.control.Bootstrap(t.Context())
 	check(t, err)
@@ -71,12 +78,18 @@ func newSiteLogging(t testing.TB, log *zap.Logger) *site {
 	s.pool, s.poolID = made.TokenValue, made.ID
 	s.Server = server.New(server.Options{
 		Service: s.control, Log: log, Registerer: s.reg, Gatherer: s.reg,
-		Executors: server.NewExecutors(dir),
+		Executors: server.NewExecutors(dir), Blobs: bucket.Handler(),
 	})
+	s.serve(t)
+	return s
+}
+
+// serve lets the server of s answer at its URL.
+func (s *site) serve(t testing.TB) {
+	t.Helper()
 	web := httptest.NewServer(s.Server)
 	t.Cleanup(web.Close)
 	s.url = web.URL
-	return s
 }
 
 // reply is an answer, read to its end.
