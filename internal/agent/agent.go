@@ -41,6 +41,7 @@ type Agent struct {
 	jobs         *runner.Runner
 	place        backend.Backend
 	memory       *ledger.Ledger
+	cached       *cache        // nil when the service, or nobody, keeps one
 	lock         *dirlock.Lock // of the working directory
 	stop         *stop
 	drainTimeout time.Duration
@@ -110,7 +111,12 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		}
 	}
 	kept := undelivered.In(config.WorkingDirectory)
-	jobs := runner.New(runner.Options{
+	var jobs *runner.Runner
+	cached, err := newCache(config, deps, place, func(jobID string) bool { return jobs.InHand(jobID) })
+	if err != nil {
+		return nil, err
+	}
+	jobs = runner.New(runner.Options{
 		Backend:        place,
 		Pool:           pool,
 		NewJob:         func(id, token string) runner.Job { return persistent.Job(id, token) },
@@ -121,6 +127,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Undelivered:    &kept,
 		SpoolDirectory: filepath.Join(config.WorkingDirectory, "spool"),
 		Ledger:         memory,
+		Cache:          cached.forJobs(config.Cache),
 		DefaultImage:   config.DefaultImage,
 		OverrideImage:  config.OverrideImage,
 		Env:            config.Env,
@@ -157,7 +164,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Metrics:          poll.NewMetrics(deps.Registerer),
 	})
 	return &Agent{
-		loop: loop, jobs: jobs, place: place, memory: memory, lock: lock, stop: newStop(), drainTimeout: config.DrainTimeout,
+		loop: loop, jobs: jobs, place: place, memory: memory, cached: cached, lock: lock, stop: newStop(), drainTimeout: config.DrainTimeout,
 		health: deps.Health, log: deps.Log,
 	}, nil
 }
@@ -177,6 +184,7 @@ func (a *Agent) Run(ctx context.Context, drain <-chan struct{}) error {
 	if place, ok := a.place.(io.Closer); ok {
 		defer place.Close()
 	}
+	defer a.closeCache()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ended := make(chan struct{})
@@ -193,7 +201,14 @@ func (a *Agent) Run(ctx context.Context, drain <-chan struct{}) error {
 	defer tidying.Wait()
 	defer stopTidying()
 	tidying.Go(func() { a.tidy(tidyCtx) })
+	tidying.Go(func() { a.cached.run(tidyCtx) }) // for as long as there are jobs
 	return a.loop.Run(ctx, drain, inHand...)
+}
+
+func (a *Agent) closeCache() {
+	if err := a.cached.close(); err != nil {
+		a.log.Warn("close the bucket of the dependency cache", zap.Error(err))
+	}
 }
 
 // recover finds the jobs of before. It goes on trying while the target does not

@@ -52,7 +52,7 @@ func newService(t *testing.T, deployments ...string) *service {
 	})
 	mux.HandleFunc("GET /api/workflow/jobs/{job}", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(api.JobDefinition{
-			Image: &api.DockerImage{Reference: "acme/pulumi:1"}, Steps: []api.Step{{Name: "Setup"}, {Name: "Only", Run: "true"}},
+			Image: &api.DockerImage{Reference: "acme/pulumi:1"}, Steps: []api.Step{{Name: "Setup"}, {Name: "Only", Run: `true --stackIdentity="acme/shop/dev"`}},
 		})
 	})
 	mux.HandleFunc("PATCH /api/workflow/jobs/{job}/{step}/status", func(w http.ResponseWriter, r *http.Request) {

@@ -49,6 +49,8 @@ type Config struct {
 	// Docker and Process are the settings of the targets.
 	Docker  DockerConfig
 	Process ProcessConfig
+	// Cache is the dependency cache of jobs.
+	Cache CacheConfig
 	// Limits bound the resources of each job. Zero fields are unlimited.
 	Limits backend.Limits
 

@@ -13,6 +13,10 @@ type JobFile struct {
 
 	Definition JobDefinition `json:"definition"`
 
+	// Cache is the dependency cache that the agent itself serves to the job. Nil:
+	// the job asks the service for one.
+	Cache *JobCache `json:"cache,omitempty"`
+
 	// Env is what the agent's own configuration adds to every step; it wins
 	// over the definition's.
 	Env map[string]string `json:"env,omitempty"`
@@ -104,4 +108,13 @@ func (o Outcome) ExitCode() int {
 		return ExitServiceLost
 	}
 	return 1
+}
+
+// JobCache says how a job reaches the dependency cache of its agent, or that it
+// is to use none. The executor's cache commands read it from a file.
+type JobCache struct {
+	URL   string `json:"url,omitempty"`   // without /api
+	Token string `json:"token,omitempty"` // for the entries of Stack, as long as the job lives
+	Stack string `json:"stack,omitempty"` // organization/project/stack
+	Off   string `json:"off,omitempty"`   // why there is no cache; then the rest is empty
 }

@@ -33,12 +33,13 @@ var banned = map[string][]string{
 	"internal/server":  {mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/docker/", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
 	"internal/store":   {mod + "internal/server", mod + "internal/backend", mod + "internal/runner", "github.com/docker/"},
 	// An agent carries no server.
-	"cmd/agent": {"cloud.google.com/", "google.golang.org/grpc", mod + "internal/control", mod + "internal/server", mod + "internal/store", "modernc.org/", "github.com/go-git/"},
+	"cmd/agent": {"github.com/aws/", "cloud.google.com/", "github.com/Azure/", mod + "internal/control", mod + "internal/server", mod + "internal/store", "modernc.org/", "github.com/go-git/"},
 	// Buckets and the cache in them serve a server and an agent, and know neither.
 	// The libraries of the clouds are for those who ask for them.
 	"internal/blob":       {mod, "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
 	"internal/blob/cloud": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner"},
 	"internal/cachestore": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
+	"internal/jobcache":   {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", mod + "internal/backend", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
 	// Leaves.
 	"internal/redact":    {mod},
 	"internal/unpack":    {mod},

@@ -46,6 +46,13 @@ type Agent struct {
 	SourceLFS          bool
 	SourceCABundle     string
 	SourceTimeout      time.Duration
+	CacheBackend       string
+	CacheURL           string
+	CachePort          int
+	CacheScope         string
+	CacheMaxEntry      Bytes
+	CacheMaxProject    Bytes
+	CacheUnread        time.Duration
 	DockerCapabilities string
 	PullImage          bool
 	PullPolicy         string
@@ -161,6 +168,7 @@ func (a *Agent) finish(s sources, bad map[string]bool) []error {
 	}
 	oneOf("pull_policy", a.PullPolicy, "always", "missing", "never")
 	oneOf("source.engine", a.SourceEngine, "auto", "git", "go-git")
+	a.checkCache(oneOf, mistake)
 	oneOf("docker_capabilities", a.DockerCapabilities, "default", "none")
 	oneOf("instance_notices", a.InstanceNotices, NoticesOff, "aws", "gcp", "azure", "auto")
 	checkURL("instance_metadata_url", a.InstanceMetadataURL, mistake)
@@ -196,6 +204,26 @@ func (a *Agent) finish(s sources, bad map[string]bool) []error {
 	}
 	a.chooseDirectory(s)
 	return errs
+}
+
+func (a *Agent) checkCache(oneOf func(key, value string, allowed ...string), mistake func(key, format string, args ...any)) {
+	oneOf("cache.backend", a.CacheBackend, "service", "agent", "off")
+	oneOf("cache.scope", a.CacheScope, "stack", "project")
+	if a.CachePort < 0 || a.CachePort > 65535 {
+		mistake("cache.port", "%d is no port: want 0 to 65535", a.CachePort)
+	}
+	if a.CacheMaxEntry <= 0 {
+		mistake("cache.max_entry", "must be more than nothing, such as 5GiB")
+	}
+	if a.CacheMaxProject <= 0 {
+		mistake("cache.max_project", "must be more than nothing, such as 20GiB")
+	}
+	if a.CacheUnread <= 0 {
+		mistake("cache.unread", "must be more than nothing, such as 720h")
+	}
+	if a.CacheURL != "" && !strings.HasPrefix(a.CacheURL, "file:///") {
+		mistake("cache.url", "no folder: want file:///folder")
+	}
 }
 
 func (a *Agent) chooseDirectory(s sources) {

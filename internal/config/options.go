@@ -186,6 +186,34 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.SourceTimeout },
 		},
 		{
+			Key: "cache.backend", Default: "service", Help: "Who keeps the dependency cache of jobs: service (where it has one), agent (this agent serves it, docs/cache.md), or off.",
+			field: func(a *Agent) any { return &a.CacheBackend },
+		},
+		{
+			Key: "cache.url", DefaultHelp: "the folder cache in working_directory", Help: "Bucket of the cache that the agent serves: file:///folder.",
+			field: func(a *Agent) any { return &a.CacheURL },
+		},
+		{
+			Key: "cache.port", DefaultHelp: "a free one, kept", Help: "Port at which the agent serves the cache to its jobs: on the loopback address, or the gateway of their Docker network.",
+			field: func(a *Agent) any { return &a.CachePort },
+		},
+		{
+			Key: "cache.scope", Default: "stack", Help: "Whose entries of it a job sees: those of its stack, or with project those of all stacks of its project.",
+			field: func(a *Agent) any { return &a.CacheScope },
+		},
+		{
+			Key: "cache.max_entry", Default: "5GiB", Help: "Size of the largest entry that is kept.",
+			field: func(a *Agent) any { return &a.CacheMaxEntry },
+		},
+		{
+			Key: "cache.max_project", Default: "20GiB", Help: "Size of all entries of a project, above which those go that were used the longest ago.",
+			field: func(a *Agent) any { return &a.CacheMaxProject },
+		},
+		{
+			Key: "cache.unread", Default: "720h", Help: "After how long an entry goes that no job has used.",
+			field: func(a *Agent) any { return &a.CacheUnread },
+		},
+		{
 			Key: "docker_capabilities", Default: "default", Help: "Capabilities of job containers: default (the engine's, less NET_RAW, MKNOD, AUDIT_WRITE and SETFCAP) or none.",
 			field: func(a *Agent) any { return &a.DockerCapabilities },
 		},

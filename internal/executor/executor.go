@@ -42,6 +42,7 @@ var (
 const (
 	EnvExecutor  = "LONGSHORE_EXECUTOR"     // path of the executor, for scripts to call
 	EnvPid       = "LONGSHORE_EXECUTOR_PID" // its process id, for what must not outlive it
+	EnvCacheFile = "LONGSHORE_CACHE_FILE"   // the path of a file with how the agent's dependency cache is reached
 	EnvOIDC      = "PULUMI_OIDC_TOKEN"      // the deployment's OIDC token (PROTOCOL 3.4)
 	EnvOIDCFile  = "PULUMI_OIDC_TOKEN_FILE" // the path of a file with it
 	oidcDir      = "/mnt/pulumi"            // where scripts expect that file in a container (PROTOCOL 5)
@@ -226,6 +227,9 @@ func (e *execution) input() workflow.Input {
 			env[EnvOIDCFile] = path
 		}
 	}
+	if path := e.writeCache(); path != "" {
+		env[EnvCacheFile] = path
+	}
 	dir := f.Directory
 	if dir == "" {
 		dir = "."
@@ -238,6 +242,7 @@ func (e *execution) input() workflow.Input {
 		Environ:     e.Environ,
 		Env:         env,
 		Directory:   dir,
+		Around:      aroundInstall(f.Definition, f.Cache, e.Executable),
 		Timeout:     f.Timeout.Std(),
 		StepTimeout: f.StepTimeout.Std(),
 		IdleTimeout: f.IdleTimeout.Std(),

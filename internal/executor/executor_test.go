@@ -451,3 +451,19 @@ func TestOneHugeLineTakesLittleMemory(t *testing.T) {
 		t.Logf("resident at most: %d kB", kb)
 	}
 }
+
+func TestTheCacheOfTheAgent(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	e := start(t, s, definition(`stat -c 'mode %a' "$LONGSHORE_CACHE_FILE"; cat "$LONGSHORE_CACHE_FILE"; echo; env | grep -c lsc-`), func(f *api.JobFile) {
+		f.Cache = &api.JobCache{URL: "http://127.0.0.1:1", Token: "lsc-secret", Stack: "acme/shop/dev"}
+	})
+	e.expect(api.ExitStepFailed, api.OutcomeStepFailed, true) // grep has found nothing
+	log := s.log(1)
+	if !strings.Contains(log, "mode 600\n") || !strings.Contains(log, `"stack":"acme/shop/dev"`) || !strings.Contains(log, "\n0\n") {
+		t.Errorf("log %q, want a file for this user alone and no variable with the token", log)
+	}
+	if strings.Contains(log, "lsc-secret") {
+		t.Errorf("log %q shows the token", log)
+	}
+}

@@ -122,6 +122,9 @@ func withoutValue(err error) error {
 // guessing from their names, and so is what the agent's configuration adds.
 func (f jobFile) secrets(environ []string) []string {
 	out := []string{f.JobToken, f.OIDCToken}
+	if f.Cache != nil {
+		out = append(out, f.Cache.Token)
+	}
 	def := f.Definition
 	for name, value := range def.Env {
 		if slices.Contains(def.SecretEnv, name) || (def.SecretEnv == nil && looksSecret(name)) {

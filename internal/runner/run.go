@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"path/filepath"
 	"strings"
@@ -110,7 +111,9 @@ func (j *run) prepare(ctx context.Context) (v verdict, ok bool) {
 		// The service is away. The executor reports by itself and keeps trying.
 		j.log.Warn("setup could not be reported", zap.Error(err))
 	}
-	workload, err := j.o.Backend.Start(ctx, j.spec(), setup)
+	spec := j.spec()
+	spec.Job.Cache = j.cache(ctx, setup)
+	workload, err := j.o.Backend.Start(ctx, spec, setup)
 	if err != nil {
 		return j.unprepared(ctx, err, "The job could not be started", outcomeStartFailed), false
 	}
@@ -149,7 +152,23 @@ func (j *run) unprepared(ctx context.Context, err error, what, outcome string) v
 	return verdict{outcome: outcome, failed: true, step: 0, line: fmt.Sprintf("%s: %v", what, err)}
 }
 
-// spec is what the backend is to start.
+// cache returns how the job reaches the agent's own dependency cache, nil when
+// the agent has none. That it cannot be reached fails no job.
+func (j *run) cache(ctx context.Context, setup io.Writer) *api.JobCache {
+	if j.o.Cache == nil {
+		return nil
+	}
+	access, err := j.o.Cache.Access(ctx, j.work.JobID, j.def.StackIdentity())
+	if err != nil {
+		j.log.Warn("job goes on without the dependency cache", zap.Error(err))
+		fmt.Fprintf(setup, "the agent's dependency cache cannot be used: %v\n", err)
+		return &api.JobCache{Off: err.Error()}
+	}
+	j.streams.AddSecret(access.Token)
+	return &access
+}
+
+// spec is what the backend is to start, but for the cache.
 func (j *run) spec() backend.Spec {
 	return backend.Spec{
 		Pool: j.o.PoolName, Agent: j.o.AgentName,

@@ -44,6 +44,13 @@ type Pool interface {
 	DeploymentStatus(ctx context.Context, id string, wait time.Duration) (status api.Status, held bool, err error)
 }
 
+// Cache is a dependency cache that the agent serves. *jobcache.Server is one.
+type Cache interface {
+	// Access returns what a job needs to use it, for a stack given as
+	// organization/project/stack. The job goes on without it after an error.
+	Access(ctx context.Context, jobID, stack string) (api.JobCache, error)
+}
+
 // Options configure a Runner. Backend, Pool, NewJob, ServiceURL and
 // DefaultImage are needed; the zero value of the others is a default.
 type Options struct {
@@ -61,6 +68,10 @@ type Options struct {
 	// Ledger remembers jobs for the next process of this agent. Nil: a job is
 	// lost from sight with the process.
 	Ledger *ledger.Ledger
+
+	// Cache lets jobs use a dependency cache of the agent's own. Nil: they use the
+	// service's.
+	Cache Cache
 
 	DefaultImage  string            // for definitions that ask for the runner's default
 	OverrideImage string            // for all definitions, when not empty
@@ -146,6 +157,9 @@ func (r *Runner) Handle(ctx context.Context, work api.AgentWorkflowDefinition) {
 	j := newRun(&r.o, log, ledger.Entry{Work: work, Claimed: time.Now(), BootID: host.BootID()})
 	r.carry(ctx, j, j.run)
 }
+
+// InHand reports whether a job is one that this Runner carries to its end now.
+func (r *Runner) InHand(jobID string) bool { return r.hand.has(jobID) }
 
 // carry has how bring a job to its end, and counts it.
 func (r *Runner) carry(ctx context.Context, j *run, how func(context.Context) string) {

@@ -35,6 +35,10 @@ type Input struct {
 	// Directory is where every step starts; an absolute path.
 	Directory string
 
+	// Around has commands of our own that run around the script of a step, by
+	// the step's index.
+	Around map[int]Around
+
 	// Timeout and StepTimeout are limits that the agent sets; the smaller of
 	// these and of the definition's counts. Zero is no limit.
 	Timeout, StepTimeout time.Duration
@@ -45,6 +49,15 @@ type Input struct {
 	// and SIGTERM, for operations that change things and for the others. Zero
 	// means the default.
 	ChangeGrace, QuickGrace time.Duration
+}
+
+// Around are commands that run before and after the script of a step, as
+// programs and their arguments, in its directory, with its environment, and in
+// its log. After runs once the script has succeeded. How they end decides
+// nothing; a job that is to stop meanwhile stops.
+type Around struct {
+	Before []string `json:"before,omitempty"`
+	After  []string `json:"after,omitempty"`
 }
 
 // Plan is a job, ready to be walked. It holds the steps from index 1 on: index
@@ -73,6 +86,8 @@ type Step struct {
 	Timeout time.Duration `json:"timeout"` // 0 is none
 	Env     []string      `json:"env"`     // KEY=VALUE, sorted by key
 	Pulumi  bool          `json:"pulumi"`  // whether the script runs pulumi, for advice after a forced kill
+
+	Around Around `json:"around,omitzero"`
 }
 
 // NewPlan makes the plan of a job whose definition passed Validate. It does no
@@ -107,6 +122,7 @@ func NewPlan(in Input) Plan {
 			Timeout: smaller(in.StepTimeout, s.Timeout.Std()),
 			Env:     stepEnv(in, i),
 			Pulumi:  runsPulumi(s.Run),
+			Around:  in.Around[i],
 		})
 	}
 	return p

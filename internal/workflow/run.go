@@ -159,6 +159,9 @@ func (w *walker) execute(ctx context.Context, s Step, log *stepLog) ending {
 	}
 	defer remove()
 
+	if why := w.beside(ctx, s, s.Around.Before, env, log); why != nil {
+		return ending{outcome: why.outcome, message: fmt.Sprintf("%s in step %d (%q)", why.text, s.Index, s.Name)}
+	}
 	killsBefore := w.memory.kills()
 	p, err := w.start(append(shell, script), s.Dir, environ(env), log)
 	if err != nil {
@@ -172,7 +175,35 @@ func (w *walker) execute(ctx context.Context, s Step, log *stepLog) ending {
 	if s.Pulumi && (forced || short && p.verdict() != "") {
 		w.adviseAfterKill(log)
 	}
-	return w.judge(p, s, why, short, log, env[EnvFileVariable])
+	end := w.judge(p, s, why, short, log, env[EnvFileVariable])
+	if end.ok {
+		// The script has done its work, whatever ends this; the next step sees
+		// that the job is to stop.
+		_ = w.beside(ctx, s, s.Around.After, env, log)
+	}
+	return end
+}
+
+// beside runs a command around the script of a step. It returns why the job is
+// to stop, when it is.
+func (w *walker) beside(ctx context.Context, s Step, argv []string, env map[string]string, log *stepLog) *stop {
+	if len(argv) == 0 {
+		return nil
+	}
+	if why := w.stopped(ctx); why != nil {
+		return why
+	}
+	p, err := w.start(argv, s.Dir, environ(env), log)
+	if err != nil {
+		log.say("%s: %v; going on without", filepath.Base(argv[0]), err)
+		return nil
+	}
+	why, _ := w.await(ctx, p, s, log)
+	w.collect(p, why != nil, log)
+	if verdict := p.verdict(); verdict != "" && why == nil {
+		log.say("%s %s; going on without", strings.Join(argv[:min(3, len(argv))], " "), verdict)
+	}
+	return why
 }
 
 // judge decides how a step that ran has ended. short is set when the kernel
