@@ -1,4 +1,4 @@
-# One small image with the three static programs, run by a user without rights:
+# One image with the four static programs, run by a user without rights:
 #   docker build -t longshore .
 #   docker run --rm longshore longshore-server --help
 # The executors of both architectures are inside, so that a server or an agent of
@@ -11,7 +11,7 @@ COPY . .
 ARG VERSION=dev TARGETOS=linux TARGETARCH=amd64
 ENV CGO_ENABLED=0
 RUN mkdir -p /out/bin /out/data \
- && for program in server agent; do \
+ && for program in server agent bucket; do \
       GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w -X main.version=$VERSION" \
         -o /out/bin/longshore-$program ./cmd/$program || exit 1; \
     done \

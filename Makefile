@@ -20,15 +20,16 @@ help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## Build the three programs into bin/
+build: ## Build the four programs into bin/
 	$(BUILD) -o $(BIN)/longshore-server ./cmd/server
 	$(BUILD) -o $(BIN)/longshore-agent ./cmd/agent
 	$(BUILD) -o $(BIN)/longshore-executor ./cmd/executor
+	$(BUILD) -o $(BIN)/longshore-bucket ./cmd/bucket
 
 .PHONY: cross
 cross: ## Build for every supported platform (linux amd64 and arm64; the agent for darwin, too)
 	for arch in amd64 arm64; do \
-		for program in server agent executor; do \
+		for program in server agent executor bucket; do \
 			GOOS=linux GOARCH=$$arch $(BUILD) -o $(BIN)/longshore-$$program-linux-$$arch ./cmd/$$program; \
 		done; \
 		GOOS=darwin GOARCH=$$arch $(BUILD) -o $(BIN)/longshore-agent-darwin-$$arch ./cmd/agent; \

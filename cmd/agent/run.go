@@ -154,6 +154,7 @@ func agentConfig(c *config.Agent, environ []string) agent.Config {
 		Cache: agent.CacheConfig{
 			Backend: c.CacheBackend, URL: c.CacheURL, Port: c.CachePort, Shared: c.CacheScope == "project",
 			MaxEntry: int64(c.CacheMaxEntry), MaxProject: int64(c.CacheMaxProject), Unread: c.CacheUnread,
+			Environ: environ,
 		},
 		Limits:           backend.Limits{CPUs: c.JobCPUs, MemoryBytes: int64(c.JobMemory), Pids: int64(c.JobPids)},
 		WorkingDirectory: c.WorkingDirectory, MinFree: int64(c.MinFree), MaxSkew: c.MaxSkew, ExecutorPath: c.ExecutorPath,

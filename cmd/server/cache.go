@@ -9,14 +9,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/docker/go-units"
 
 	"github.com/longshore-run/longshore/internal/blob"
-	"github.com/longshore-run/longshore/internal/blob/cloud"
+	"github.com/longshore-run/longshore/internal/blob/pipe"
 	"github.com/longshore-run/longshore/internal/cachestore"
 )
 
@@ -35,9 +33,8 @@ type cacheSettings struct {
 }
 
 func (o *options) checkCache(wrong func(flag, format string, args ...any)) cacheSettings {
-	scheme, rest, _ := strings.Cut(o.cacheURL, "://")
-	if o.cacheURL != "" && o.cacheURL != cacheOff && (!slices.Contains([]string{"file", "s3", "gs", "azblob"}, scheme) || rest == "") {
-		wrong("cache-url", "no bucket: want file:///folder, s3://bucket, gs://bucket, azblob://container or off")
+	if o.cacheURL != "" && o.cacheURL != cacheOff && !pipe.Known(o.cacheURL) {
+		wrong("cache-url", "no bucket: want off, %s", pipe.Schemes)
 	}
 	if o.cacheScope != scopeStack && o.cacheScope != scopeProject {
 		wrong("cache-scope", "%q is no scope: want stack or project", o.cacheScope)
@@ -76,12 +73,12 @@ func (p *plane) openCache(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.bucket, err = blob.Open(ctx, bucket, blob.Options{
-		Openers: cloud.Openers(), Key: key, MaxBytes: p.cache.maxEntry,
+	p.bucket, err = pipe.OpenAny(ctx, bucket, blob.FolderOptions{
+		Key: key, MaxBytes: p.cache.maxEntry,
 		Observe: func(method, name string, bytes int64, took time.Duration) {
 			p.entries.Observe(method, name, bytes, took)
 		},
-	})
+	}, p.environ, p.log)
 	if err != nil {
 		return fmt.Errorf("dependency cache: %w, or choose another with --cache-url", err)
 	}

@@ -27,7 +27,11 @@ func TestCache(t *testing.T) {
 		"folder": func(*testing.T, string) ([]string, []string) { return nil, nil },
 		"S3": func(t *testing.T, _ string) ([]string, []string) {
 			s3 := testkit.StartS3(t)
-			var environ []string
+			bin := t.TempDir()
+			if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/longshore-bucket", "../bucket").CombinedOutput(); err != nil {
+				t.Fatalf("go build: %v\n%s", err, out)
+			}
+			environ := []string{"PATH=" + bin}
 			for name, value := range s3.Environ() {
 				environ = append(environ, name+"="+value)
 			}

@@ -42,6 +42,7 @@ type settings struct {
 	heartbeat, claim, stopFor time.Duration
 	slots                     int
 	cache                     cacheSettings
+	environ                   []string
 }
 
 func (o *options) addServerFlags(fs *pflag.FlagSet, dataDir, logFormat string) {
@@ -103,7 +104,7 @@ func (o *options) settings(fs *pflag.FlagSet, environ []string) (settings, error
 	wrong := func(flag, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", source[flag], fmt.Sprintf(format, args...)))
 	}
-	s := settings{options: *o}
+	s := settings{options: *o, environ: environ}
 	s.publicURL = strings.TrimSuffix(strings.TrimRight(s.publicURL, "/"), "/api")
 	o.checkAddresses(wrong)
 	if o.dataDir == "" {

@@ -30,7 +30,7 @@ type plane struct {
 	log      *zap.Logger
 	registry *prometheus.Registry
 	db       *store.DB
-	bucket   *blob.Bucket      // nil when no dependency cache is kept
+	bucket   blob.Bucket       // nil when no dependency cache is kept
 	entries  *cachestore.Store // and so is this
 	control  *control.Service
 	server   *server.Server

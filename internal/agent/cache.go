@@ -17,6 +17,7 @@ import (
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
 	"github.com/longshore-run/longshore/internal/blob"
+	"github.com/longshore-run/longshore/internal/blob/pipe"
 	"github.com/longshore-run/longshore/internal/cachestore"
 	"github.com/longshore-run/longshore/internal/jobcache"
 	"github.com/longshore-run/longshore/internal/runner"
@@ -38,13 +39,14 @@ type CacheConfig struct {
 	Shared               bool   // stacks of a project share their entries
 	MaxEntry, MaxProject int64  // bytes; defaults of cachestore
 	Unread               time.Duration
-	// Openers are those of the schemes that URL may have beside "file".
-	Openers map[string]blob.Opener
+	// Environ is where the bucket of a cloud finds its credentials, in the form
+	// of os.Environ.
+	Environ []string
 }
 
 // cache is the dependency cache that an agent serves to its jobs.
 type cache struct {
-	bucket *blob.Bucket
+	bucket blob.Bucket
 	store  *cachestore.Store
 	server *jobcache.Server
 }
@@ -68,10 +70,10 @@ func newCache(config Config, deps Deps, place backend.Backend, inHand func(jobID
 	}
 	c := new(cache)
 	// Nothing is asked of the bucket here, so that an agent starts without it.
-	c.bucket, err = blob.Open(context.Background(), bucket, blob.Options{
-		Openers: config.Cache.Openers, Key: urlKey, MaxBytes: config.Cache.MaxEntry,
+	c.bucket, err = pipe.OpenAny(context.Background(), bucket, blob.FolderOptions{
+		Key: urlKey, MaxBytes: config.Cache.MaxEntry,
 		Observe: func(method, name string, bytes int64, took time.Duration) { c.store.Observe(method, name, bytes, took) },
-	})
+	}, config.Cache.Environ, deps.Log)
 	if err != nil {
 		return nil, fmt.Errorf("dependency cache: %w: set cache.url to another", err)
 	}

@@ -126,7 +126,7 @@ func TestCacheOfTheAgent(t *testing.T) {
 
 func TestBadCacheConfigs(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"ftp://x": "set cache.url to another", "key": "cache.key has 3 bytes instead of 32"} {
+	for name, want := range map[string]string{"file://x/y": "set cache.url to another", "key": "cache.key has 3 bytes instead of 32"} {
 		s := newService(t)
 		c := config(t, s, "lsp-1")
 		c.Cache = agent.CacheConfig{Backend: agent.CacheAgent, URL: name}

@@ -29,17 +29,20 @@ var banned = map[string][]string{
 	"internal/gitsrc":   {mod + "internal/workflow", mod + "internal/executor", mod + "internal/api/client"},
 	"internal/deps":     {mod + "internal/workflow", mod + "internal/executor", mod + "internal/api/client", "github.com/go-git/"},
 	// The control plane's rules know neither HTTP routes nor SQL.
-	"internal/control": {mod + "internal/server", mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/go-chi/", "github.com/docker/", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
-	"internal/server":  {mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/docker/", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
+	"internal/control": {mod + "internal/server", mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/go-chi/", "github.com/docker/", "gocloud.dev"},
+	"internal/server":  {mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/docker/", "gocloud.dev"},
 	"internal/store":   {mod + "internal/server", mod + "internal/backend", mod + "internal/runner", "github.com/docker/"},
 	// An agent carries no server.
-	"cmd/agent": {"github.com/aws/", "cloud.google.com/", "github.com/Azure/", mod + "internal/control", mod + "internal/server", mod + "internal/store", "modernc.org/", "github.com/go-git/"},
+	"cmd/agent": {"gocloud.dev", mod + "internal/control", mod + "internal/server", mod + "internal/store", "modernc.org/", "github.com/go-git/"},
 	// Buckets and the cache in them serve a server and an agent, and know neither.
-	// The libraries of the clouds are for those who ask for them.
-	"internal/blob":       {mod, "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
+	// The libraries of the clouds are for one program.
+	"cmd/server":          {"gocloud.dev"},
+	"cmd/bucket":          {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", mod + "internal/store"},
+	"internal/blob":       {mod, "gocloud.dev"},
+	"internal/blob/pipe":  {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", "gocloud.dev"},
 	"internal/blob/cloud": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner"},
-	"internal/cachestore": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
-	"internal/jobcache":   {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", mod + "internal/backend", "github.com/aws/", "cloud.google.com/", "github.com/Azure/"},
+	"internal/cachestore": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", "gocloud.dev"},
+	"internal/jobcache":   {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", mod + "internal/backend", "gocloud.dev"},
 	// Leaves.
 	"internal/redact":    {mod},
 	"internal/unpack":    {mod},
@@ -57,7 +60,8 @@ var direct = map[string][]string{
 	"modernc.org/sqlite":        {"internal/store"},
 	"database/sql":              {"internal/store"},
 	"github.com/go-chi/chi":     {"internal/server"},
-	"gocloud.dev":               {"internal/blob"},
+	"gocloud.dev":               {"internal/blob/cloud"},
+	mod + "internal/blob/cloud": {"cmd/bucket"},
 	mod + "internal/testkit":    {"internal/testkit"},
 	"github.com/spf13/cobra":    {"cmd/agent", "cmd/executor", "cmd/server"},
 	"github.com/knadh/koanf/v2": {"internal/config"},

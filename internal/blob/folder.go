@@ -1,20 +1,22 @@
 package blob
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"net/http"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
-
-	"gocloud.dev/blob/fileblob"
 )
 
 // Path is where the Handler of a folder is mounted.
@@ -27,62 +29,148 @@ const MinKeyBytes = 32
 // that an upload becomes an object by a rename.
 const uploads = ".uploads"
 
-// folder serves the objects of a folder to those who have a URL for them.
-type folder struct {
-	root     *os.Root // so that not even a link that somebody put there leads out
-	signer   *fileblob.URLSignerHMAC
-	maxBytes int64
-	observe  func(method, name string, bytes int64, took time.Duration)
+// Folder is a bucket that is a folder, and serves its objects to those who have
+// a URL for them.
+type Folder struct {
+	root *os.Root // so that not even a link that somebody put there leads out
+	o    FolderOptions
 }
 
-func openFolder(u *url.URL, o Options) (_ *Bucket, err error) {
-	dir := filepath.FromSlash(u.Path)
-	if u.Host != "" || !filepath.IsAbs(dir) || u.RawQuery != "" {
-		return nil, errors.New("bucket: want file:// and an absolute path without options, such as file:///var/cache/longshore")
+var _ Bucket = (*Folder)(nil)
+
+// FolderOptions are the settings of a Folder. Key is required.
+type FolderOptions struct {
+	// Key signs the URLs. Programs that share a folder and a Key serve each
+	// other's URLs.
+	Key []byte
+	// MaxBytes is the most that an object uploaded by a URL may have; 0 means no
+	// limit.
+	MaxBytes int64
+	// Observe is told of every transfer by Handler that succeeded. May be nil.
+	Observe func(method, name string, bytes int64, took time.Duration)
+}
+
+// OpenFolder opens the folder at a URL such as file:///var/cache/longshore, and
+// makes it when it is missing. The caller closes it.
+func OpenFolder(text string, o FolderOptions) (*Folder, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "file" || u.Host != "" || !path.IsAbs(u.Path) || u.RawQuery != "" {
+		return nil, errors.New("want file:// and an absolute path without options, such as file:///var/cache/longshore")
 	}
 	if len(o.Key) < MinKeyBytes {
-		return nil, fmt.Errorf("bucket: the key that signs URLs has %d bytes, want %d or more", len(o.Key), MinKeyBytes)
+		return nil, fmt.Errorf("the key that signs URLs has %d bytes, want %d or more", len(o.Key), MinKeyBytes)
 	}
+	dir := filepath.FromSlash(u.Path)
 	if err := os.MkdirAll(filepath.Join(dir, uploads), 0o700); err != nil {
-		return nil, fmt.Errorf("bucket: %w: make the folder, or let this user write to it", err)
+		return nil, fmt.Errorf("%w: make the folder, or let this user write to it", err)
 	}
-	f := &folder{signer: fileblob.NewURLSignerHMAC(&url.URL{Path: Path}, o.Key), maxBytes: o.MaxBytes, observe: o.Observe}
-	if f.root, err = os.OpenRoot(dir); err != nil {
-		return nil, fmt.Errorf("bucket: %w", err)
-	}
-	bucket, err := fileblob.OpenBucket(dir, &fileblob.Options{
-		URLSigner: f.signer, NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o700,
-	})
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		f.root.Close()
-		return nil, fmt.Errorf("bucket: %w", err)
+		return nil, err
 	}
-	return &Bucket{bucket: bucket, folder: f}, nil
+	return &Folder{root, o}, nil
+}
+
+// Close lets go of the folder.
+func (f *Folder) Close() error { return f.root.Close() }
+
+// Handler serves the URLs of the folder.
+func (f *Folder) Handler() http.Handler { return f }
+
+// Stat returns what there is to say about an object.
+func (f *Folder) Stat(_ context.Context, name string) (Object, error) {
+	if err := CheckName(name); err != nil {
+		return Object{}, err
+	}
+	info, err := f.root.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Object{}, fmt.Errorf("look at object %s: %w", name, err)
+	}
+	return Object{Name: name, Size: info.Size(), Modified: info.ModTime()}, nil
+}
+
+// List goes through the objects whose names begin with prefix. What is removed
+// meanwhile may be missing in it.
+func (f *Folder) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		start, _ := path.Split(prefix)
+		start = path.Clean(start)
+		err := fs.WalkDir(f.root.FS(), start, func(name string, entry fs.DirEntry, err error) error {
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case errors.Is(err, fs.ErrNotExist):
+				return nil // nothing was ever there, or it has just gone
+			case err != nil:
+				return err
+			case entry.IsDir() && (name == uploads || name != "." && !strings.HasPrefix(name+"/", prefix) && !strings.HasPrefix(prefix, name+"/")):
+				return fs.SkipDir
+			case !entry.Type().IsRegular() || !strings.HasPrefix(name, prefix):
+				return nil
+			}
+			info, err := entry.Info()
+			if err != nil {
+				return nil //nolint:nilerr // it has just gone
+			}
+			if !yield(Object{Name: name, Size: info.Size(), Modified: info.ModTime()}, nil) {
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if err != nil {
+			yield(Object{}, fmt.Errorf("list objects: %w", err))
+		}
+	}
+}
+
+// Write makes or replaces an object.
+func (f *Folder) Write(_ context.Context, name string, content []byte) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if _, err := f.place(name, bytes.NewReader(content)); err != nil {
+		return fmt.Errorf("write object %s: %w", name, err)
+	}
+	return nil
+}
+
+// Delete removes an object. Directories stay: they are few, and somebody may
+// be about to put an object there.
+func (f *Folder) Delete(_ context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete object %s: %w", name, err)
+	}
+	return nil
 }
 
 // ServeHTTP answers to a URL that Sign made.
-func (f *folder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// The signature covers name, method and time, and is compared in constant
-	// time; that the method is the one of the request is for us to see.
-	name, err := f.signer.KeyFromURL(r.Context(), r.URL)
-	if err != nil || r.URL.Query().Get("method") != r.Method || checkName(name) != nil {
+func (f *Folder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name, ok := f.opens(r.Method, r.URL.Query())
+	if !ok {
 		refuse(w, http.StatusForbidden, "this URL does not open anything: it was changed, or its time is over")
 		return
 	}
 	start := time.Now()
 	var n int64
+	var err error
 	if r.Method == http.MethodPut {
 		n, err = f.put(w, r, name)
 	} else {
 		n, err = f.get(w, r, name)
 	}
-	if err == nil && f.observe != nil {
-		f.observe(r.Method, name, n, time.Since(start))
+	if err == nil && f.o.Observe != nil {
+		f.o.Observe(r.Method, name, n, time.Since(start))
 	}
 }
 
 // get answers with an object, or with the part of it that r asks for.
-func (f *folder) get(w http.ResponseWriter, r *http.Request, name string) (int64, error) {
+func (f *Folder) get(w http.ResponseWriter, r *http.Request, name string) (int64, error) {
 	file, err := f.root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		refuse(w, http.StatusNotFound, "there is no such object")
@@ -109,8 +197,8 @@ func (f *folder) get(w http.ResponseWriter, r *http.Request, name string) (int64
 }
 
 // put makes an object of the body, all of it or none.
-func (f *folder) put(w http.ResponseWriter, r *http.Request, name string) (int64, error) {
-	if f.maxBytes > 0 && r.ContentLength > f.maxBytes {
+func (f *Folder) put(w http.ResponseWriter, r *http.Request, name string) (int64, error) {
+	if f.o.MaxBytes > 0 && r.ContentLength > f.o.MaxBytes {
 		f.tooLarge(w)
 		return 0, errTooLarge
 	}
@@ -136,15 +224,24 @@ var (
 	errBody     = errors.New("read body")
 )
 
-func (f *folder) tooLarge(w http.ResponseWriter) {
+func (f *Folder) tooLarge(w http.ResponseWriter) {
 	w.Header().Set("Connection", "close") // the rest of the body is not worth reading
-	refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the object is larger than the limit of %d bytes", f.maxBytes))
+	refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the object is larger than the limit of %d bytes", f.o.MaxBytes))
 }
 
-// receive writes the body beside the objects and renames it to its place.
-// It is not synced: who reads an object checks its sums, and after a crash of
-// the machine a bad object is one that has to be made again.
-func (f *folder) receive(w http.ResponseWriter, r *http.Request, name string) (n int64, err error) {
+// receive makes an object of the body of a request.
+func (f *Folder) receive(w http.ResponseWriter, r *http.Request, name string) (int64, error) {
+	body := r.Body
+	if f.o.MaxBytes > 0 {
+		body = http.MaxBytesReader(w, body, f.o.MaxBytes)
+	}
+	return f.place(name, &pacedReader{body, http.NewResponseController(w)})
+}
+
+// place writes an object beside the others and renames it to its place. It is
+// not synced: who reads an object checks its sums, and after a crash of the
+// machine a bad object is one that has to be made again.
+func (f *Folder) place(name string, content io.Reader) (n int64, err error) {
 	temporary, file, err := f.create()
 	if err != nil {
 		return 0, err
@@ -154,11 +251,7 @@ func (f *folder) receive(w http.ResponseWriter, r *http.Request, name string) (n
 			err = errors.Join(err, f.root.Remove(temporary))
 		}
 	}()
-	body := r.Body
-	if f.maxBytes > 0 {
-		body = http.MaxBytesReader(w, body, f.maxBytes)
-	}
-	n, err = io.CopyBuffer(onlyWriter{file}, &pacedReader{body, http.NewResponseController(w)}, make([]byte, 256<<10))
+	n, err = io.CopyBuffer(onlyWriter{file}, content, make([]byte, 256<<10))
 	if err := errors.Join(err, file.Close()); err != nil {
 		return n, err
 	}
@@ -169,7 +262,7 @@ func (f *folder) receive(w http.ResponseWriter, r *http.Request, name string) (n
 }
 
 // create makes a new file for an upload.
-func (f *folder) create() (name string, _ *os.File, err error) {
+func (f *Folder) create() (name string, _ *os.File, err error) {
 	for range 100 {
 		name = path.Join(uploads, fmt.Sprintf("%x", time.Now().UnixNano()))
 		file, err := f.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -180,7 +273,8 @@ func (f *folder) create() (name string, _ *os.File, err error) {
 	return "", nil, fs.ErrExist
 }
 
-func (f *folder) tidy(before time.Time) error {
+// Tidy removes uploads that were begun before a time and never ended.
+func (f *Folder) Tidy(before time.Time) error {
 	entries, err := fs.ReadDir(f.root.FS(), uploads)
 	if err != nil {
 		return fmt.Errorf("look for abandoned uploads: %w", err)

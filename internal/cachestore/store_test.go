@@ -5,11 +5,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,8 +20,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
-	gocloud "gocloud.dev/blob"
-	"gocloud.dev/blob/memblob"
 
 	"github.com/longshore-run/longshore/internal/blob"
 	"github.com/longshore-run/longshore/internal/cachestore"
@@ -34,23 +33,54 @@ var (
 )
 
 // memory is a bucket whose times are those of the bubble.
-type memory struct{ *blob.Bucket }
+type memory struct{ objects *sync.Map } // of blob.Object by name
 
 func (memory) Sign(_ context.Context, method, name string, life time.Duration) (string, error) {
 	return fmt.Sprintf("%s %s %s", method, name, life), nil
 }
 
+func (b memory) Stat(_ context.Context, name string) (blob.Object, error) {
+	o, ok := b.objects.Load(name)
+	if !ok {
+		return blob.Object{}, fmt.Errorf("look: %w", blob.ErrNotFound)
+	}
+	return o.(blob.Object), nil
+}
+
+func (b memory) List(_ context.Context, prefix string) iter.Seq2[blob.Object, error] {
+	var found []blob.Object
+	b.objects.Range(func(name, o any) bool {
+		if strings.HasPrefix(name.(string), prefix) {
+			found = append(found, o.(blob.Object))
+		}
+		return true
+	})
+	slices.SortFunc(found, func(a, b blob.Object) int { return strings.Compare(a.Name, b.Name) })
+	return func(yield func(blob.Object, error) bool) {
+		for _, o := range found {
+			if !yield(o, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (b memory) Write(_ context.Context, name string, content []byte) error {
+	b.objects.Store(name, blob.Object{Name: name, Size: int64(len(content)), Modified: time.Now()})
+	return nil
+}
+
+func (b memory) Delete(_ context.Context, name string) error {
+	b.objects.Delete(name)
+	return nil
+}
+
+func (memory) Tidy(time.Time) error { return nil }
+
 // within runs f in a bubble with a bucket.
 func within(t *testing.T, f func(t *testing.T, b memory)) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b, err := blob.Open(t.Context(), "mem://", blob.Options{Openers: map[string]blob.Opener{
-			"mem": func(context.Context, *url.URL) (*gocloud.Bucket, error) { return memblob.OpenBucket(nil), nil },
-		}})
-		check(t, err)
-		defer b.Close()
-		f(t, memory{b})
-	})
+	synctest.Test(t, func(t *testing.T) { f(t, memory{new(sync.Map)}) })
 }
 
 func check(t testing.TB, err error) {
@@ -350,7 +380,7 @@ func TestFolderEntries(t *testing.T) {
 	t.Parallel()
 	var s *cachestore.Store
 	reg := prometheus.NewRegistry()
-	b, err := blob.Open(t.Context(), "file://"+t.TempDir(), blob.Options{
+	b, err := blob.OpenFolder("file://"+t.TempDir(), blob.FolderOptions{
 		Key:     bytes.Repeat([]byte("k"), blob.MinKeyBytes),
 		Observe: func(method, name string, n int64, took time.Duration) { s.Observe(method, name, n, took) },
 	})

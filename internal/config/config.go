@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -221,8 +222,9 @@ func (a *Agent) checkCache(oneOf func(key, value string, allowed ...string), mis
 	if a.CacheUnread <= 0 {
 		mistake("cache.unread", "must be more than nothing, such as 720h")
 	}
-	if a.CacheURL != "" && !strings.HasPrefix(a.CacheURL, "file:///") {
-		mistake("cache.url", "no folder: want file:///folder")
+	scheme, rest, _ := strings.Cut(a.CacheURL, "://")
+	if a.CacheURL != "" && (rest == "" || !slices.Contains([]string{"file", "s3", "gs", "azblob"}, scheme)) {
+		mistake("cache.url", "no bucket: want file:///folder, s3://bucket, gs://bucket or azblob://container")
 	}
 }
 

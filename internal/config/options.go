@@ -190,7 +190,7 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.CacheBackend },
 		},
 		{
-			Key: "cache.url", DefaultHelp: "the folder cache in working_directory", Help: "Bucket of the cache that the agent serves: file:///folder.",
+			Key: "cache.url", DefaultHelp: "the folder cache in working_directory", Help: "Bucket of the cache that the agent serves: file:///folder, s3://bucket, gs://bucket or azblob://container. All but a folder need longshore-bucket beside the agent or on the PATH.",
 			field: func(a *Agent) any { return &a.CacheURL },
 		},
 		{

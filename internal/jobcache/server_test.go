@@ -54,7 +54,7 @@ func (a *agent) end(id string) {
 // start starts the cache of the agent, until end is called.
 func (a *agent) start(t testing.TB, change ...func(*jobcache.Options)) (s *jobcache.Server, end func()) {
 	t.Helper()
-	b, err := blob.Open(t.Context(), "file://"+filepath.Join(a.dir, "cache"), blob.Options{Key: key})
+	b, err := blob.OpenFolder("file://"+filepath.Join(a.dir, "cache"), blob.FolderOptions{Key: key})
 	check(t, err)
 	o := jobcache.Options{
 		Store: cachestore.New(cachestore.Options{Bucket: b}), Blobs: b.Handler(), Key: key,

@@ -64,7 +64,7 @@ func newSiteLogging(t testing.TB, log *zap.Logger) *site {
 	rand.Read(key)
 	sealer, err := control.NewSealer(key)
 	check(t, err)
-	bucket, err := blob.Open(t.Context(), "file://"+filepath.Join(dir, "cache"), blob.Options{Key: key})
+	bucket, err := blob.OpenFolder("file://"+filepath.Join(dir, "cache"), blob.FolderOptions{Key: key})
 	check(t, err)
 	t.Cleanup(func() { bucket.Close() })
 	s := &site{reg: prometheus.NewRegistry(), db: db, sealer: sealer}

@@ -33,9 +33,9 @@ func check(t testing.TB, err error) {
 	}
 }
 
-func open(t testing.TB, bucket string) *blob.Bucket {
+func open(t testing.TB, bucket string) *cloud.Bucket {
 	t.Helper()
-	b, err := blob.Open(t.Context(), bucket, blob.Options{Openers: cloud.Openers()})
+	b, err := cloud.Open(t.Context(), bucket)
 	check(t, err)
 	t.Cleanup(func() { check(t, b.Close()) })
 	return b
@@ -225,9 +225,11 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		"s3://user@bucket":   "neither a user nor a path",
 		"s3://bucket/path":   "neither a user nor a path",
 		"s3://bucket?walk=1": "walk",
+		"file:///tmp":        `"file" is no scheme of a bucket`,
+		"s3://[":             "not the URL of a bucket",
 		"gs://bucket":        "set GOOGLE_APPLICATION_CREDENTIALS",
 	} {
-		_, err := blob.Open(t.Context(), bucket, blob.Options{Openers: cloud.Openers()})
+		_, err := cloud.Open(t.Context(), bucket)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open(%s): %v, want %q", bucket, err, want)
 		}

@@ -1,12 +1,11 @@
 // Package cloud opens the buckets of clouds for package blob: S3 and what is
 // compatible with it, Google Cloud Storage, and Azure Blob Storage. Credentials
 // come from where each cloud's own tools look for them: the environment, files
-// of the user, the machine. The main thing is Openers.
+// of the user, the machine. The main type is Bucket.
 package cloud
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 
@@ -15,13 +14,11 @@ import (
 	"gocloud.dev/blob/gcsblob"
 	"gocloud.dev/blob/s3blob"
 	"gocloud.dev/gcp"
-
-	"github.com/longshore-run/longshore/internal/blob"
 )
 
-// Openers returns an opener for each scheme of a cloud.
-func Openers() map[string]blob.Opener {
-	return map[string]blob.Opener{
+// openers returns what opens the buckets of each scheme.
+func openers() map[string]func(context.Context, *url.URL) (*gocloud.Bucket, error) {
+	return map[string]func(context.Context, *url.URL) (*gocloud.Bucket, error){
 		s3blob.Scheme:    openS3,
 		gcsblob.Scheme:   openGCS,
 		azureblob.Scheme: openAzure,
@@ -31,9 +28,6 @@ func Openers() map[string]blob.Opener {
 // openS3 takes the options of the URL that gocloud.dev documents, among them
 // region, endpoint, use_path_style and profile.
 func openS3(ctx context.Context, u *url.URL) (*gocloud.Bucket, error) {
-	if err := named(u); err != nil {
-		return nil, err
-	}
 	// A presigned URL can only be used with the headers that were signed, and a
 	// checksum is one of them that only the SDK would send.
 	query := u.Query()
@@ -42,11 +36,7 @@ func openS3(ctx context.Context, u *url.URL) (*gocloud.Bucket, error) {
 	}
 	plain := *u
 	plain.RawQuery = query.Encode()
-	bucket, err := new(s3blob.URLOpener).OpenBucketURL(ctx, &plain)
-	if err != nil {
-		return nil, fmt.Errorf("bucket: %w", err)
-	}
-	return bucket, nil
+	return new(s3blob.URLOpener).OpenBucketURL(ctx, &plain)
 }
 
 const checksums = "request_checksum_calculation"
@@ -54,35 +44,18 @@ const checksums = "request_checksum_calculation"
 // openGCS signs with the private key of a service account, or lets Google sign
 // when the credentials have none, as on its own machines.
 func openGCS(ctx context.Context, u *url.URL) (*gocloud.Bucket, error) {
-	if err := named(u); err != nil {
-		return nil, err
-	}
 	// The opener below would go on without credentials, and print that it does.
 	if _, err := gcp.DefaultCredentials(ctx); err != nil {
-		return nil, fmt.Errorf("bucket: no Google credentials: %w: set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account", err)
+		return nil, fmt.Errorf("no Google credentials: %w: set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account", err)
 	}
-	bucket, err := gocloud.DefaultURLMux().OpenBucketURL(ctx, u)
-	if err != nil {
-		return nil, fmt.Errorf("bucket: %w", err)
-	}
-	return bucket, nil
+	return gocloud.DefaultURLMux().OpenBucketURL(ctx, u)
 }
 
 // openAzure opens a container of the account that AZURE_STORAGE_ACCOUNT names.
 func openAzure(ctx context.Context, u *url.URL) (*gocloud.Bucket, error) {
-	if err := named(u); err != nil {
-		return nil, err
-	}
 	bucket, err := gocloud.DefaultURLMux().OpenBucketURL(ctx, u)
 	if err != nil {
-		return nil, fmt.Errorf("bucket: %w: AZURE_STORAGE_ACCOUNT names the account, and AZURE_STORAGE_KEY is one way to its credentials", err)
+		return nil, fmt.Errorf("%w: AZURE_STORAGE_ACCOUNT names the account, and AZURE_STORAGE_KEY is one way to its credentials", err)
 	}
 	return bucket, nil
-}
-
-func named(u *url.URL) error {
-	if u.Host == "" || u.User != nil || u.Path != "" && u.Path != "/" {
-		return errors.New("bucket: want " + u.Scheme + "://bucket, with neither a user nor a path")
-	}
-	return nil
 }
