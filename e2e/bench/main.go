@@ -54,6 +54,7 @@ var sections = []section{
 	{"b3", "B3 Log path: 1 GiB in 100-byte lines, 50 secrets to mask", logThroughput, false},
 	{"b4", "B4 Log visibility: printed to readable through the API", logVisibility, false},
 	{"b6", "B6 Get source: one commit of a large repository", source, false},
+	{"b7-serve", "B7 Dependency cache: what a server's folder serves, beside nginx", serve, false},
 	{"b8", "B8 Idle cost, size, start", idle, false},
 	{"b9", "B9 A thousand agents: claims, latency, the return after an outage", claims, false},
 	{"b10", "B10 Recovery: an agent that is killed under a running job", agentRecovery, false},
