@@ -107,7 +107,13 @@ type site struct {
 
 func newSite(t *testing.T, serverArgs ...string) *site {
 	t.Helper()
-	server, err := rig.StartServer(t.Context(), built.programs, t.TempDir(), "", serverArgs...)
+	return newSiteAt(t, "", serverArgs...)
+}
+
+// newSiteAt is newSite with a server that listens on an address.
+func newSiteAt(t *testing.T, listen string, serverArgs ...string) *site {
+	t.Helper()
+	server, err := rig.StartServer(t.Context(), built.programs, t.TempDir(), listen, serverArgs...)
 	if err != nil {
 		t.Fatal(err)
 	}

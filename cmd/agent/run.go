@@ -80,7 +80,7 @@ func serve(ctx context.Context, loaded config.Result, environ []string, stderr i
 	if err := addSource(settings.Env, c); err != nil {
 		return err
 	}
-	a, err := agent.New(settings, agent.Deps{Log: log, Health: health, Registerer: registry, Version: version})
+	a, err := agent.New(settings, agent.Deps{Log: log, Health: health, Registerer: registry, Version: version}) //nolint:contextcheck // what it opens lives as long as Run
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func dev(ctx context.Context, s settings, environ []string, stdout, stderr io.Wr
 	if err != nil {
 		return &failure{fmt.Errorf("agent pool: %w", err)}
 	}
-	a, err := agent.New(agent.Config{
+	a, err := agent.New(agent.Config{ //nolint:contextcheck // what it opens lives as long as Run
 		ServiceURL: p.localURL(), JobServiceURL: p.publicURL,
 		Token:       func() (string, error) { return token, nil },
 		Pool:        poolName,

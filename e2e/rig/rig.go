@@ -22,7 +22,7 @@ import (
 
 // Programs are the paths of the built programs.
 type Programs struct {
-	Server, Agent, Executor string
+	Server, Agent, Executor, Bucket string
 	// Standin behaves like the Pulumi CLI. Its file is called pulumi.
 	Standin string
 }
@@ -33,6 +33,7 @@ func In(dir string) Programs {
 		Server:   filepath.Join(dir, "longshore-server"),
 		Agent:    filepath.Join(dir, "longshore-agent"),
 		Executor: filepath.Join(dir, "longshore-executor"),
+		Bucket:   filepath.Join(dir, "longshore-bucket"),
 		Standin:  filepath.Join(dir, "standin", "pulumi"),
 	}
 }
@@ -40,7 +41,7 @@ func In(dir string) Programs {
 // Build builds all programs into dir.
 func Build(ctx context.Context, dir string) (Programs, error) {
 	p := In(dir)
-	for path, pkg := range map[string]string{p.Server: "cmd/server", p.Agent: "cmd/agent", p.Executor: "cmd/executor"} {
+	for path, pkg := range map[string]string{p.Server: "cmd/server", p.Agent: "cmd/agent", p.Executor: "cmd/executor", p.Bucket: "cmd/bucket"} {
 		if err := build(ctx, path, pkg); err != nil {
 			return Programs{}, err
 		}

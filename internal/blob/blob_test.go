@@ -215,7 +215,7 @@ func TestFolderURLsExpire(t *testing.T) {
 		check(t, err)
 		get := func() int {
 			w := httptest.NewRecorder()
-			b.Handler().ServeHTTP(w, httptest.NewRequest("GET", signed, nil))
+			b.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, signed, nil))
 			return w.Code
 		}
 		time.Sleep(15 * time.Minute)
@@ -240,7 +240,7 @@ func TestFolderUploads(t *testing.T) {
 		t.Errorf("an upload above the limit = %d %s, want 413 that names it", code, text)
 	}
 	chunked := func(body io.Reader) int {
-		req, err := http.NewRequestWithContext(t.Context(), "PUT", put, io.MultiReader(body)) // of a length that is not known
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, put, io.MultiReader(body)) // of a length that is not known
 		check(t, err)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil { // the server has cut it

@@ -276,7 +276,7 @@ func TestSweep(t *testing.T) {
 		if diff := cmp.Diff(kept, names(t, b)); diff != "" {
 			t.Errorf("after 29 days: %s", diff)
 		}
-		time.Sleep(start.Add(30*day + time.Second).Sub(time.Now()))
+		time.Sleep(time.Until(start.Add(30*day + time.Second)))
 		check(t, s.Sweep(t.Context()))
 		if diff := cmp.Diff(slices.Delete(kept, 3, 4), names(t, b)); diff != "" {
 			t.Errorf("after 30 days: %s", diff)

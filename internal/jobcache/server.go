@@ -205,7 +205,7 @@ func (s *Server) listen(ctx context.Context, address string) (net.Listener, erro
 			continue
 		}
 		_, port, _ = net.SplitHostPort(listener.Addr().String())
-		if err := os.WriteFile(s.PortFile, []byte(port+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(s.PortFile, []byte(port+"\n"), 0o600); err != nil { //nolint:gosec // a path of the operator's
 			s.Log.Warn("port of the dependency cache not noted in "+filepath.Base(s.PortFile), zap.Error(err))
 		}
 		return listener, nil

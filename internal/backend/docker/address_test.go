@@ -36,7 +36,7 @@ func TestHostAddress(t *testing.T) {
 	if got, err := address(docker.Config{Network: "longshore-not-there"}); err == nil || !strings.Contains(err.Error(), "longshore-not-there") {
 		t.Errorf("of a network that is not there: %q, %v", got, err)
 	}
-	got, err := address(docker.Config{})
+	got, err := address(docker.Config{Network: testkit.DockerNetwork(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
