@@ -27,7 +27,11 @@ var banned = map[string][]string{
 	"cmd/executor":      {mod + "internal/backend", mod + "internal/control", mod + "internal/server", mod + "internal/store", mod + "internal/config", "github.com/docker/", "k8s.io/", "modernc.org/", "github.com/prometheus/"},
 	"internal/workflow": {mod + "internal/gitsrc", mod + "internal/deps", mod + "internal/api/client", "github.com/go-git/"},
 	"internal/gitsrc":   {mod + "internal/workflow", mod + "internal/executor", mod + "internal/api/client"},
-	"internal/deps":     {mod + "internal/workflow", mod + "internal/executor", mod + "internal/api/client", "github.com/go-git/"},
+	// The cache's engine knows no package manager, its archives no network.
+	"internal/cache":          {mod + "internal/workflow", mod + "internal/executor", mod + "internal/deps", mod + "internal/gitsrc", mod + "internal/blob", "github.com/go-git/", "gocloud.dev/"},
+	"internal/cache/archive":  {mod + "internal/api", "net/http"},
+	"internal/cache/transfer": {mod},
+	"internal/deps":           {mod + "internal/workflow", mod + "internal/executor", mod + "internal/api/client", "github.com/go-git/"},
 	// The control plane's rules know neither HTTP routes nor SQL.
 	"internal/control": {mod + "internal/server", mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/go-chi/", "github.com/docker/", "gocloud.dev"},
 	"internal/server":  {mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/docker/", "gocloud.dev"},

@@ -20,8 +20,14 @@
 package cache
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"net/http"
+	"path/filepath"
 	"time"
+
+	"github.com/longshore-run/longshore/internal/cache/transfer"
 )
 
 // Folder is one directory that an entry keeps.
@@ -81,27 +87,87 @@ type Options struct {
 }
 
 // Cache restores and saves entries.
-type Cache struct{ o Options }
-
-// New returns a Cache, or an error that says what is wrong with the options.
-func New(o Options) (*Cache, error) { return &Cache{o: o}, nil }
-
-// Restore fills the folders of a recipe from the entry with its key, or else
-// from the newest with its prefix. The Outcome is Hit, PartialHit, Miss, Skipped
-// or Off.
-func (c *Cache) Restore(ctx context.Context, r Recipe) Outcome {
-	return r.outcome(Off, "the cache is off")
+type Cache struct {
+	o        Options
+	transfer transfer.Options
 }
 
-// Save keeps the folders of a recipe under its key. The Outcome is Saved,
-// Skipped or Off. Restored is what Restore said of the same recipe, or the zero
-// Outcome: when it was a hit, there is nothing to save.
-func (c *Cache) Save(ctx context.Context, r Recipe, restored Outcome) Outcome {
-	return r.outcome(Off, "the cache is off")
+// Defaults and bounds.
+const (
+	defaultMaxSize = 5_000_000_000 // one PUT of every kind of bucket takes it
+	defaultTimeout = 15 * time.Minute
+	defaultStall   = 30 * time.Second
+	defaultRetry   = 500 * time.Millisecond
+
+	retries  = 3
+	segment  = 4 << 20
+	parallel = 4
+
+	mostFiles = 2_000_000
+	mostRatio = 20 // of what is unpacked to MaxSize
+)
+
+// New returns a Cache, or an error that says what is wrong with the options.
+func New(o Options) (*Cache, error) {
+	o.MaxSize = cmp.Or(o.MaxSize, defaultMaxSize)
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Off = cmp.Or(o.Off, "the cache is off")
+	transport, err := transfer.NewTransport(o.CA)
+	if err != nil {
+		return nil, err
+	}
+	return &Cache{o: o, transfer: transfer.Options{
+		HTTP:    &http.Client{Transport: transport},
+		Segment: segment, Parallel: parallel, Retries: retries, MaxSize: o.MaxSize,
+		Stall: cmp.Or(o.Stall, defaultStall), Retry: cmp.Or(o.Retry, defaultRetry),
+	}}, nil
 }
 
 // Close closes the connections that are not in use.
-func (c *Cache) Close() {}
+func (c *Cache) Close() { c.transfer.HTTP.CloseIdleConnections() }
+
+// begin checks what Restore and Save have in common. When there is nothing to do,
+// the Outcome says why.
+func (c *Cache) begin(ctx context.Context, r Recipe) (context.Context, context.CancelFunc, *Outcome) {
+	var not Outcome
+	switch {
+	case c.o.Service == nil:
+		not = r.outcome(Off, c.o.Off)
+	case !ValidKey(r.Key):
+		not = r.outcome(Skipped, fmt.Sprintf("%q cannot be a key of the cache", r.Key))
+	case r.Prefix != "" && !ValidKey(r.Prefix):
+		not = r.outcome(Skipped, fmt.Sprintf("%q cannot begin a key of the cache", r.Prefix))
+	case !r.placed():
+		not = r.outcome(Skipped, "its folders are not such that they can be kept")
+	default:
+		ctx, cancel := context.WithTimeoutCause(ctx, c.o.Timeout, fmt.Errorf("not done after %s", c.o.Timeout))
+		return ctx, cancel, nil
+	}
+	return nil, nil, &not
+}
+
+// placed reports whether the folders have names and places of their own.
+func (r Recipe) placed() bool {
+	names := map[string]bool{}
+	for i, f := range r.Folders {
+		if !plainName(f.Name, 100) || names[f.Name] || !filepath.IsAbs(f.Path) || filepath.Clean(f.Path) == "/" {
+			return false
+		}
+		names[f.Name] = true
+		for _, g := range r.Folders[:i] {
+			if within(f.Path, g.Path) || within(g.Path, f.Path) {
+				return false
+			}
+		}
+	}
+	return len(r.Folders) > 0
+}
+
+// within reports whether path is dir or below it.
+func within(path, dir string) bool {
+	relative, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(relative)
+}
 
 // ValidKey reports whether key can be that of an entry: 1 to 256 letters, digits,
 // dots, dashes and underscores, and no dot at the beginning.

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -58,7 +60,7 @@ func (o Outcome) String() string {
 	}
 	add(key)
 	if o.Size > 0 {
-		add(size(o.Size))
+		add(sized(o.Size))
 	}
 	if o.Took > 0 {
 		add(fmt.Sprintf("%.1f s", o.Took.Seconds()))
@@ -68,8 +70,8 @@ func (o Outcome) String() string {
 	return b.String()
 }
 
-// size writes a number of bytes as people read it.
-func size(n int64) string {
+// sized writes a number of bytes as people read it.
+func sized(n int64) string {
 	switch {
 	case n >= 1<<30:
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
@@ -79,4 +81,12 @@ func size(n int64) string {
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
 	return fmt.Sprintf("%d bytes", n)
+}
+
+// oneLine writes an error, which may be several, as one line.
+func oneLine(err error) string {
+	if errors.Is(err, context.Canceled) {
+		return "it was cancelled"
+	}
+	return strings.Join(strings.Fields(err.Error()), " ")
 }

@@ -152,6 +152,16 @@ func damaged(err error) error {
 	return wrong("it is damaged: %v", err)
 }
 
+// Name returns the name of an archive's entry as a path below the directory that
+// it goes into, or an *Error when it would lead elsewhere, on any system.
+func Name(raw string) (string, error) {
+	name := path.Clean(raw)
+	if strings.ContainsAny(raw, "\\\x00") || path.IsAbs(raw) || !filepath.IsLocal(name) {
+		return "", wrong("%q leads out of the archive", raw)
+	}
+	return name, nil
+}
+
 // name returns an entry's name as a path below the directory, and makes the
 // folders on the way. None of them is a link: then what a path looks like is
 // where it leads.
@@ -162,9 +172,9 @@ func (u *unpacking) name(raw string) (string, error) {
 	if u.files++; u.limits.Files > 0 && u.files > u.limits.Files {
 		return "", wrong("it holds more than %d files", u.limits.Files)
 	}
-	name := path.Clean(raw)
-	if strings.ContainsAny(raw, "\\\x00") || path.IsAbs(raw) || !filepath.IsLocal(name) {
-		return "", wrong("%q leads out of the archive", raw)
+	name, err := Name(raw)
+	if err != nil {
+		return "", err
 	}
 	for i, c := range name {
 		if c == '/' {
