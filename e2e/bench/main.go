@@ -54,6 +54,7 @@ var sections = []section{
 	{"b3", "B3 Log path: 1 GiB in 100-byte lines, 50 secrets to mask", logThroughput, false},
 	{"b4", "B4 Log visibility: printed to readable through the API", logVisibility, false},
 	{"b6", "B6 Get source: one commit of a large repository", source, false},
+	{"b7", "B7 Dependency cache: saving and restoring", cacheSpeed, false},
 	{"b7-serve", "B7 Dependency cache: what a server's folder serves, beside nginx", serve, false},
 	{"b8", "B8 Idle cost, size, start", idle, false},
 	{"b9", "B9 A thousand agents: claims, latency, the return after an outage", claims, false},
@@ -65,6 +66,13 @@ var sections = []section{
 func run(ctx context.Context, args []string) int {
 	if len(args) == 3 && args[0] == plainClone {
 		if err := clonePlainly(ctx, args[1], args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			return 1
+		}
+		return 0
+	}
+	if len(args) > 0 && args[0] == cacheRun {
+		if err := runCache(ctx, args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			return 1
 		}

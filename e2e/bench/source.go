@@ -124,6 +124,18 @@ func measured(ctx context.Context, dir string, args []string) (taking, error) {
 		return taking{}, err
 	}
 	syscall.Sync() // what the one before wrote is not for this one to wait for
+	u, err := watched(ctx, args)
+	if err != nil {
+		return taking{}, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "project", "Pulumi.yaml")); err != nil {
+		return taking{}, err
+	}
+	return u, os.RemoveAll(dir)
+}
+
+// watched runs a program and watches its memory.
+func watched(ctx context.Context, args []string) (taking, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -141,10 +153,7 @@ func measured(ctx context.Context, dir string, args []string) (taking, error) {
 	if err != nil {
 		return taking{}, fmt.Errorf("%w: %s", err, said.String())
 	}
-	if _, err := os.Stat(filepath.Join(dir, "project", "Pulumi.yaml")); err != nil {
-		return taking{}, err
-	}
-	return u, os.RemoveAll(dir)
+	return u, nil
 }
 
 // watchMemory returns the peak memory of a process, and of it with all that it

@@ -60,6 +60,9 @@ type Link struct {
 	URL  string // presigned, for one method; a secret
 	Key  string // of the entry that the URL opens; empty means the key that was asked for
 	Size int64  // of the entry in bytes, 0 when the service does not say
+	// Chunked says that a PUT may go without its length being known before, which
+	// saves a copy on the job's disk. Buckets do not take that; folders can.
+	Chunked bool
 }
 
 // Service hands out URLs. NewHTTP returns the one that a deployment service has.

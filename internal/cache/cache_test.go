@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/longshore-run/longshore/internal/api/client"
@@ -38,6 +39,7 @@ type site struct {
 	asked   int
 	fault   func(w http.ResponseWriter, r *http.Request) (handled bool) // of the bucket
 	down    bool                                                        // the service, not the bucket
+	chunked bool                                                        // a PUT needs no length
 }
 
 // secret is in every URL, and in no outcome.
@@ -76,7 +78,7 @@ func (s *site) url(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	fmt.Fprintf(w, `{"url":"%s/bucket/%s?method=%s&signature=%s","key":%q,"size":%d}`, s.URL, key, ask.Method, secret, key, len(s.entries[key]))
+	fmt.Fprintf(w, `{"url":"%s/bucket/%s?method=%s&signature=%s","key":%q,"size":%d,"chunked":%t}`, s.URL, key, ask.Method, secret, key, len(s.entries[key]), s.chunked)
 }
 
 func (s *site) drop(_ http.ResponseWriter, r *http.Request) {
@@ -95,6 +97,8 @@ func (s *site) bucket(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Query().Get("method") != r.Method || r.URL.Query().Get("signature") != secret:
 		w.WriteHeader(http.StatusForbidden)
 	case fault != nil && fault(w, r):
+	case r.Method == http.MethodPut && r.ContentLength < 0 && !s.chunked:
+		w.WriteHeader(http.StatusLengthRequired)
 	case r.Method == http.MethodPut:
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -129,7 +133,7 @@ func (s *site) cache(t *testing.T, change ...func(*cache.Options)) *cache.Cache 
 		t.Fatal(err)
 	}
 	t.Cleanup(service.CloseIdle)
-	o := cache.Options{Service: cache.NewHTTP(service.Stack("acme", "shop", "dev", "lsj-token")), Stall: 300 * time.Millisecond, Retry: time.Millisecond, Dir: t.TempDir()}
+	o := cache.Options{Service: cache.NewHTTP(service.Stack("acme", "shop", "dev", "lsj-token")), Stall: 10 * time.Second, Retry: time.Millisecond, Dir: t.TempDir()}
 	for _, c := range change {
 		c(&o)
 	}
@@ -137,8 +141,19 @@ func (s *site) cache(t *testing.T, change ...func(*cache.Options)) *cache.Cache 
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.SetSegment(segment)
 	t.Cleanup(c.Close)
 	return c
+}
+
+// segment is the size of a range in these tests.
+const segment = 64 << 10
+
+// breaks sets what goes wrong from now on.
+func (s *site) breaks(fault func(w http.ResponseWriter, r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = fault
 }
 
 // write puts a file below dir.
@@ -173,6 +188,8 @@ func files(t *testing.T, dir string) map[string]string {
 	return all
 }
 
+const blob = 500_000
+
 func noise(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{5}).Read(b)
@@ -184,7 +201,7 @@ func workspace(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, "node_modules/a/index.js", "a")
-	write(t, dir, "node_modules/b/blob", noise(9<<20)) // more than two ranges
+	write(t, dir, "node_modules/b/blob", noise(blob)) // several ranges
 	write(t, dir, "npm/_cacache/x", "x")
 	return dir
 }
@@ -215,7 +232,7 @@ func TestSaveAndRestore(t *testing.T) {
 	is(t, restored, cache.Miss, "there is no entry with this key, and none that begins with npm-linux-amd64-")
 	saved := c.Save(t.Context(), recipe(from), restored)
 	is(t, saved, cache.Saved, "")
-	if saved.Size != int64(len(s.stored("npm-linux-amd64-2"))) || saved.Size < 9<<20 || saved.Key != "npm-linux-amd64-2" || saved.Took <= 0 {
+	if saved.Size != int64(len(s.stored("npm-linux-amd64-2"))) || saved.Size < blob || saved.Key != "npm-linux-amd64-2" || saved.Took <= 0 {
 		t.Errorf("saved: %+v", saved)
 	}
 	hit := c.Restore(t.Context(), recipe(to))
@@ -223,7 +240,7 @@ func TestSaveAndRestore(t *testing.T) {
 	if hit.Size != saved.Size || hit.Key != saved.Key || hit.Manager != "npm" {
 		t.Errorf("restored: %+v", hit)
 	}
-	if diff := cmp.Diff(files(t, from), files(t, to)); diff != "" {
+	if diff := gocmp.Diff(files(t, from), files(t, to)); diff != "" {
 		t.Errorf("restored, it differs (-want +got):\n%s", diff)
 	}
 	asked := s.asked
@@ -231,6 +248,37 @@ func TestSaveAndRestore(t *testing.T) {
 	if s.asked != asked {
 		t.Error("a save of what was restored asked for a URL")
 	}
+}
+
+// TestChunked: where a PUT needs no length, nothing is written to the job's disk;
+// when that does not succeed, it is.
+func TestChunked(t *testing.T) {
+	t.Parallel()
+	s, from, to := newSite(t), workspace(t), t.TempDir()
+	s.chunked = true
+	nowhere := func(o *cache.Options) { o.Dir = "/nowhere" }
+	saved := s.cache(t, nowhere).Save(t.Context(), recipe(from), cache.Outcome{})
+	is(t, saved, cache.Saved, "")
+	if saved.Size != int64(len(s.stored("npm-linux-amd64-2"))) {
+		t.Errorf("saved: %+v", saved)
+	}
+	is(t, s.cache(t).Restore(t.Context(), recipe(to)), cache.Hit, "")
+	if diff := gocmp.Diff(files(t, from), files(t, to)); diff != "" {
+		t.Error(diff)
+	}
+	is(t, s.cache(t, func(o *cache.Options) { o.MaxSize = 200 << 10 }).Save(t.Context(), recipe(from), cache.Outcome{}), cache.Skipped, "more to keep than")
+	is(t, s.cache(t).Save(t.Context(), recipe(t.TempDir()), cache.Outcome{}), cache.Skipped, "nothing to keep")
+	if got := int64(len(s.stored("npm-linux-amd64-2"))); got != saved.Size {
+		t.Errorf("afterwards %d bytes are stored in place of %d", got, saved.Size)
+	}
+	s.breaks(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.ContentLength < 0 {
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	is(t, s.cache(t, nowhere).Save(t.Context(), recipe(from), cache.Outcome{}), cache.Skipped, "make a file for the archive")
+	is(t, s.cache(t).Save(t.Context(), recipe(from), cache.Outcome{}), cache.Saved, "")
 }
 
 func TestPartialHit(t *testing.T) {
@@ -246,7 +294,7 @@ func TestPartialHit(t *testing.T) {
 	if o.Key != "npm-linux-amd64-1" || o.Wanted != "npm-linux-amd64-2" {
 		t.Errorf("outcome: %+v", o)
 	}
-	if diff := cmp.Diff(files(t, from), files(t, to)); diff != "" {
+	if diff := gocmp.Diff(files(t, from), files(t, to)); diff != "" {
 		t.Error(diff)
 	}
 	is(t, c.Save(t.Context(), recipe(to), o), cache.Saved, "")
@@ -272,7 +320,7 @@ func TestWhatIsThere(t *testing.T) {
 		"node_modules/": "", "node_modules/a/": "", "node_modules/a/index.js": "a", "node_modules/b/": "",
 		"npm/": "", "npm/_cacache/": "", "npm/_cacache/x": "mine", "npm/_cacache/y": "mine, too",
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("one makes way, the other is merged (-want +got):\n%s", diff)
 	}
 }
@@ -300,7 +348,7 @@ func TestBadEntries(t *testing.T) {
 		"a byte is another": {flipped, "damaged", 0},
 		"foreign":           {[]byte("PK\x03\x04 something else, and longer than what is looked at"), "something else than an archive", 0},
 		"of another key":    {other.stored("npm-linux-amd64-3"), "belongs to the key", 0},
-		"too large":         {content, "larger than 1.0 MiB", 1 << 20},
+		"too large":         {content, "larger than 200.0 KiB", 200 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -310,10 +358,10 @@ func TestBadEntries(t *testing.T) {
 			s.store("npm-linux-amd64-2", tc.content)
 			c := s.cache(t, func(o *cache.Options) { o.MaxSize = tc.max })
 			is(t, c.Restore(t.Context(), recipe(to)), cache.Miss, tc.says)
-			if diff := cmp.Diff([]string{"npm-linux-amd64-2"}, s.dropped); diff != "" {
+			if diff := gocmp.Diff([]string{"npm-linux-amd64-2"}, s.dropped); diff != "" {
 				t.Errorf("dropped: %s", diff)
 			}
-			if diff := cmp.Diff(before, files(t, to)); diff != "" {
+			if diff := gocmp.Diff(before, files(t, to)); diff != "" {
 				t.Errorf("afterwards (-before +after):\n%s", diff)
 			}
 		})
@@ -326,11 +374,12 @@ func TestTroubles(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault func(w http.ResponseWriter, r *http.Request) bool
 		down  bool
+		stall time.Duration
 		says  string
 	}{
 		"a service that refuses": {down: true, says: "the cache gives no URL"},
 		"a storage that is busy": {fault: func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(503); return true }, says: "503"},
-		"a storage that hangs":   {fault: func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }, says: "nothing moved"},
+		"a storage that hangs":   {fault: func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }, stall: 50 * time.Millisecond, says: "nothing moved"},
 		"a storage that cuts": {fault: func(w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Content-Length", "1000000")
 			fmt.Fprint(w, "\x5a\x2a\x4d\x18")
@@ -341,8 +390,10 @@ func TestTroubles(t *testing.T) {
 			t.Parallel()
 			s, to := newSite(t), t.TempDir()
 			is(t, s.cache(t).Save(t.Context(), recipe(workspace(t)), cache.Outcome{}), cache.Saved, "")
-			s.fault, s.down = tc.fault, tc.down
-			is(t, s.cache(t).Restore(t.Context(), recipe(to)), cache.Miss, tc.says)
+			s.breaks(tc.fault)
+			s.down = tc.down
+			c := s.cache(t, func(o *cache.Options) { o.Stall = cmp.Or(tc.stall, o.Stall) })
+			is(t, c.Restore(t.Context(), recipe(to)), cache.Miss, tc.says)
 			if len(s.dropped) > 0 || len(files(t, to)) > 0 {
 				t.Errorf("dropped %v, left %v", s.dropped, files(t, to))
 			}
@@ -354,23 +405,23 @@ func TestTroubles(t *testing.T) {
 func TestReplacedMeanwhile(t *testing.T) {
 	t.Parallel()
 	s, first, second := newSite(t), workspace(t), workspace(t)
-	write(t, second, "node_modules/b/blob", noise(8<<20)+"newer")
+	write(t, second, "node_modules/b/blob", noise(blob-10)+"newer")
 	c := s.cache(t)
 	is(t, c.Save(t.Context(), recipe(second), cache.Outcome{}), cache.Saved, "")
 	newer := s.stored("npm-linux-amd64-2")
 	is(t, c.Save(t.Context(), recipe(first), cache.Outcome{}), cache.Saved, "")
 	var n int
-	s.fault = func(_ http.ResponseWriter, _ *http.Request) bool {
+	s.breaks(func(_ http.ResponseWriter, _ *http.Request) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if n++; n == 2 {
 			s.entries["npm-linux-amd64-2"] = newer
 		}
 		return false
-	}
+	})
 	to := t.TempDir()
 	is(t, c.Restore(t.Context(), recipe(to)), cache.Hit, "")
-	if diff := cmp.Diff(files(t, second), files(t, to)); diff != "" {
+	if diff := gocmp.Diff(files(t, second), files(t, to)); diff != "" {
 		t.Error("what was restored is not the newer entry")
 	}
 }
@@ -386,7 +437,7 @@ func TestSaveFails(t *testing.T) {
 		"a service that refuses": {down: true, says: "the cache gives no URL"},
 		"a storage that is full": {fault: func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(507); return true }, says: "507"},
 		"too much for it":        {fault: func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(413); return true }, says: "too much for the storage"},
-		"too much":               {change: func(_ string, _ *cache.Recipe, o *cache.Options) { o.MaxSize = 1 << 20 }, says: "more to keep than 1.0 MiB"},
+		"too much":               {change: func(_ string, _ *cache.Recipe, o *cache.Options) { o.MaxSize = 200 << 10 }, says: "more to keep than 200.0 KiB"},
 		"nothing": {change: func(dir string, r *cache.Recipe, _ *cache.Options) {
 			r.Folders[0].Path, r.Folders[1].Path = filepath.Join(dir, "none"), filepath.Join(dir, "neither")
 		}, says: "nothing to keep"},
@@ -396,7 +447,8 @@ func TestSaveFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, dir := newSite(t), workspace(t)
-			s.fault, s.down = tc.fault, tc.down
+			s.breaks(tc.fault)
+			s.down = tc.down
 			r := recipe(dir)
 			c := s.cache(t, func(o *cache.Options) {
 				if tc.change != nil {
@@ -437,7 +489,7 @@ func TestNothingIsLeft(t *testing.T) {
 		},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		s.fault = fault(cancel)
+		s.breaks(fault(cancel))
 		to := t.TempDir()
 		is(t, c.Restore(ctx, recipe(to)), cache.Miss, "it was cancelled")
 		if left := files(t, to); len(left) > 0 {
@@ -454,7 +506,7 @@ func TestTimeout(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.store("npm-linux-amd64-2", make([]byte, 100))
-	s.fault = func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }
+	s.breaks(func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true })
 	c := s.cache(t, func(o *cache.Options) { o.Stall, o.Timeout = time.Minute, 50*time.Millisecond })
 	is(t, c.Restore(t.Context(), recipe(t.TempDir())), cache.Miss, "not done after 50ms")
 }
@@ -506,7 +558,7 @@ func TestLinksInPlaceOfFolders(t *testing.T) {
 		t.Fatal(err)
 	}
 	is(t, c.Restore(t.Context(), recipe(to)), cache.Miss, "is a symbolic link")
-	if diff := cmp.Diff(map[string]string{"mine": "x"}, files(t, elsewhere)); diff != "" {
+	if diff := gocmp.Diff(map[string]string{"mine": "x"}, files(t, elsewhere)); diff != "" {
 		t.Error(diff)
 	}
 }

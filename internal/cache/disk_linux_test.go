@@ -31,7 +31,9 @@ func smallDisk(t *testing.T) string {
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	small, s := smallDisk(t), newSite(t)
-	r := recipe(workspace(t))
+	dir := workspace(t)
+	write(t, dir, "node_modules/large", noise(5<<20))
+	r := recipe(dir)
 	c := s.cache(t, func(o *cache.Options) { o.Dir = small })
 	is(t, c.Save(t.Context(), r, cache.Outcome{}), cache.Skipped, "no space left on device")
 	is(t, s.cache(t).Save(t.Context(), r, cache.Outcome{}), cache.Saved, "")

@@ -37,43 +37,84 @@ func (c *Cache) Save(ctx context.Context, r Recipe, restored Outcome) Outcome {
 	return o
 }
 
-// save makes the archive and stores it. The archive is written to a file without
-// a name first, because a bucket wants to know how long it is.
+// save makes the archive and stores it: while it is made, where the URL takes
+// that; else, and when that did not succeed, by way of a file.
 func (c *Cache) save(ctx context.Context, r Recipe) (size int64, err error) {
-	spool, err := os.CreateTemp(c.o.Dir, "longshore-cache-")
+	link, err := c.place(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	if link.Chunked {
+		err := transfer.Stream(ctx, c.transfer, link.URL, func(ctx context.Context, w io.Writer) (err error) {
+			size, err = c.pack(ctx, w, r)
+			return err
+		})
+		var made *transfer.WriteError
+		switch {
+		case errors.As(err, &made):
+			return 0, made.Err
+		case err == nil, errors.Is(err, transfer.ErrTooLarge), ctx.Err() != nil:
+			return size, stored(err, size)
+		}
+		link.URL = ""
+	}
+	return c.spool(ctx, r, link.URL)
+}
+
+// place asks the service where to put the entry.
+func (c *Cache) place(ctx context.Context, r Recipe) (Link, error) {
+	link, err := c.o.Service.URL(ctx, http.MethodPut, r.Key, "")
+	if err != nil {
+		return Link{}, fmt.Errorf("the cache gives no URL: %w", err)
+	}
+	return link, nil
+}
+
+// spool writes the archive to a file without a name and stores that, because a
+// bucket wants to know how long it is. First is the URL for the first try, or
+// empty.
+func (c *Cache) spool(ctx context.Context, r Recipe, first string) (size int64, err error) {
+	file, err := os.CreateTemp(c.o.Dir, "longshore-cache-")
 	if err != nil {
 		return 0, fmt.Errorf("make a file for the archive: %w", err)
 	}
-	defer spool.Close()
-	if err := os.Remove(spool.Name()); err != nil {
+	defer file.Close()
+	if err := os.Remove(file.Name()); err != nil {
 		return 0, fmt.Errorf("make a file for the archive: %w", err)
 	}
-	if size, err = c.pack(ctx, spool, r); err != nil {
+	if size, err = c.pack(ctx, file, r); err != nil {
 		return 0, err
 	}
 	where := func(ctx context.Context) (string, error) {
-		link, err := c.o.Service.URL(ctx, http.MethodPut, r.Key, "")
-		if err != nil {
-			return "", fmt.Errorf("the cache gives no URL: %w", err)
+		if url := first; url != "" {
+			first = ""
+			return url, nil
 		}
-		return link.URL, nil
+		link, err := c.place(ctx, r)
+		return link.URL, err
 	}
-	if err := transfer.Put(ctx, c.transfer, where, spool, size); err != nil {
-		if errors.Is(err, transfer.ErrTooLarge) {
-			return 0, fmt.Errorf("%s are too much for the storage", sized(size))
-		}
-		return 0, fmt.Errorf("store the archive: %w", err)
+	return size, stored(transfer.Put(ctx, c.transfer, where, file, size), size)
+}
+
+// stored says what went wrong when an archive was stored.
+func stored(err error, size int64) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, transfer.ErrTooLarge):
+		return fmt.Errorf("%s are too much for the storage", sized(size))
 	}
-	return size, nil
+	return fmt.Errorf("store the archive: %w", err)
 }
 
 // pack writes the archive of a recipe.
-func (c *Cache) pack(ctx context.Context, to *os.File, r Recipe) (int64, error) {
+func (c *Cache) pack(ctx context.Context, w io.Writer, r Recipe) (int64, error) {
 	var folders []archive.Folder
 	for _, f := range r.Folders {
 		folders = append(folders, archive.Folder{Name: f.Name, Path: f.Path})
 	}
-	manifest, err := archive.Write(ctx, to, r.Key, folders, c.o.MaxSize)
+	out := &counted{w: w}
+	manifest, err := archive.Write(ctx, out, r.Key, folders, c.o.MaxSize)
 	switch {
 	case errors.Is(err, archive.ErrTooLarge):
 		return 0, fmt.Errorf("there is more to keep than %s", sized(c.o.MaxSize))
@@ -82,5 +123,17 @@ func (c *Cache) pack(ctx context.Context, to *os.File, r Recipe) (int64, error) 
 	case len(manifest.Folders) == 0:
 		return 0, fmt.Errorf("there is nothing to keep: its folders are missing or empty")
 	}
-	return to.Seek(0, io.SeekEnd)
+	return out.n, nil
+}
+
+// counted counts what is written.
+type counted struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
 }

@@ -15,7 +15,7 @@ func NewHTTP(stack *client.Stack) HTTP { return HTTP{stack} }
 // URL asks for a URL of an entry.
 func (h HTTP) URL(ctx context.Context, method, key, prefix string) (Link, error) {
 	u, err := h.stack.CacheURL(ctx, method, key, prefix)
-	return Link{URL: string(u.URL), Key: u.Key, Size: u.Size}, err
+	return Link{URL: string(u.URL), Key: u.Key, Size: u.Size, Chunked: u.Chunked}, err
 }
 
 // Drop removes an entry, where the service can do that.

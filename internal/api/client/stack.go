@@ -30,6 +30,8 @@ type CacheURL struct {
 	URL  secretURL `json:"url"`
 	Key  string    `json:"key"`  // of the entry that it opens; empty: as asked
 	Size int64     `json:"size"` // of the entry, 0 when the service does not say
+	// Chunked says that a PUT to the URL needs no Content-Length.
+	Chunked bool `json:"chunked"`
 }
 
 // secretURL is a URL that lets whoever has it do what it is for. Printing it

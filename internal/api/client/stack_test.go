@@ -22,13 +22,13 @@ func TestCacheURL(t *testing.T) {
 		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
 			t.Error(err)
 		}
-		fmt.Fprint(w, `{"url":"https://bucket.example/o?signature=hunter2","key":"npm-0","size":7}`)
+		fmt.Fprint(w, `{"url":"https://bucket.example/o?signature=hunter2","key":"npm-0","size":7,"chunked":true}`)
 	})
 	u, err := c.Stack("acme", "shop/web", "dev", token).CacheURL(t.Context(), "GET", "npm-1", "npm-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(u.URL) != "https://bucket.example/o?signature=hunter2" || u.Key != "npm-0" || u.Size != 7 {
+	if string(u.URL) != "https://bucket.example/o?signature=hunter2" || u.Key != "npm-0" || u.Size != 7 || !u.Chunked {
 		t.Errorf("got key %s, size %d", u.Key, u.Size)
 	}
 	if asked["method"] != "GET" || asked["key"] != "npm-1" || asked["prefix"] != "npm-" {

@@ -2,14 +2,12 @@ package archive
 
 import (
 	"archive/tar"
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -268,30 +266,28 @@ func (u *unpacking) wrote(f *large, content []byte, offset int64) error {
 // whole unpacks a chunk of whole entries, of which the last may be the beginning
 // of a large file.
 func (u *unpacking) whole(begins *large, raw []byte) error {
-	in := bytes.NewReader(raw)
-	r := tar.NewReader(in)
-	for {
-		h, err := r.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return wrong("it is damaged: %v", err)
-		case u.ctx.Err() != nil:
-			return nil
-		}
-		if err := u.entry(h, raw[len(raw)-in.Len():], begins); err != nil || begins.file != nil {
+	for u.ctx.Err() == nil {
+		h, rest, err := parseHeader(raw)
+		if err != nil || h.kind == 0 {
 			return err
 		}
+		if err := u.entry(&h, rest, begins); err != nil || begins.file != nil {
+			return err
+		}
+		if h.kind != tar.TypeReg {
+			h.size = 0
+		}
+		raw = rest[min(int64(len(rest)), h.size+padding(h.size)):]
 	}
+	return nil
 }
 
 // entry makes one entry. Rest is what follows its header.
-func (u *unpacking) entry(h *tar.Header, rest []byte, begins *large) error {
+func (u *unpacking) entry(h *header, rest []byte, begins *large) error {
 	if n := u.entries.Add(1); u.limits.Files > 0 && n > int64(u.limits.Files) {
 		return wrong("it holds more than %d files", u.limits.Files)
 	}
-	name, err := unpack.Name(h.Name)
+	name, err := unpack.Name(h.name)
 	if err != nil {
 		return err
 	}
@@ -299,52 +295,52 @@ func (u *unpacking) entry(h *tar.Header, rest []byte, begins *large) error {
 	t, ok := u.trees[first]
 	switch {
 	case !ok:
-		return wrong("it holds %q, which belongs to none of the folders", h.Name)
-	case h.Typeflag == tar.TypeDir:
+		return wrong("it holds %q, which belongs to none of the folders", h.name)
+	case h.kind == tar.TypeDir:
 		return t.folder(below, h)
 	case below == "":
-		return wrong("%q is no folder", h.Name)
+		return wrong("%q is no folder", h.name)
 	}
-	switch h.Typeflag {
+	switch h.kind {
 	case tar.TypeReg:
 		return u.file(t, below, h, rest, begins)
 	case tar.TypeSymlink:
-		return t.link(below, h.Linkname, h)
+		return t.link(below, h.link, h)
 	case tar.TypeLink:
-		to, err := unpack.Name(h.Linkname)
+		to, err := unpack.Name(h.link)
 		if err != nil {
 			return err
 		}
 		in, to, _ := strings.Cut(to, "/")
 		if in != first || to == "" {
-			return wrong("the link %q leads out of its folder", h.Name)
+			return wrong("the link %q leads out of its folder", h.name)
 		}
 		return t.hardLink(below, to)
 	}
-	return wrong("%q is neither a file, a folder nor a link", h.Name)
+	return wrong("%q is neither a file, a folder nor a link", h.name)
 }
 
-func (u *unpacking) file(t *tree, name string, h *tar.Header, rest []byte, begins *large) error {
+func (u *unpacking) file(t *tree, name string, h *header, rest []byte, begins *large) error {
 	// Each is at most what is allowed before it is added: the sum cannot overflow.
-	if most := cmp.Or(u.limits.Bytes, math.MaxInt64>>20); h.Size > most || u.bytes.Add(h.Size) > most {
+	if most := cmp.Or(u.limits.Bytes, math.MaxInt64>>20); h.size > most || u.bytes.Add(h.size) > most {
 		return wrong("unpacked it is larger than %d MiB", u.limits.Bytes>>20)
 	}
-	if h.Size > int64(len(rest)) && len(rest) != partSize {
-		return wrong("it is damaged: the content of %q is not where it should be", h.Name)
+	if h.size > int64(len(rest)) && len(rest) != partSize {
+		return wrong("it is damaged: the content of %q is not where it should be", h.name)
 	}
 	f, err := t.create(name, h)
 	if err != nil {
 		return err
 	}
-	if h.Size <= int64(len(rest)) {
-		if err := f.write(rest[:h.Size], 0); err != nil {
+	if h.size <= int64(len(rest)) {
+		if err := f.write(rest[:h.size], 0); err != nil {
 			return err
 		}
 		return f.finish()
 	}
 	f.keep()
-	begins.file, begins.size = f, h.Size
-	begins.left.Store(h.Size)
+	begins.file, begins.size = f, h.size
+	begins.left.Store(h.size)
 	u.unfinished.Add(1)
 	return u.wrote(begins, rest, 0)
 }

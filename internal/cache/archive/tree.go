@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"archive/tar"
 	"errors"
 	"io/fs"
 	"path"
@@ -147,7 +146,7 @@ func (t *tree) make(name string) error {
 }
 
 // folder makes a folder. Its mode and time come last: it may forbid to write.
-func (t *tree) folder(name string, h *tar.Header) error {
+func (t *tree) folder(name string, h *header) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if name != "" {
@@ -156,26 +155,26 @@ func (t *tree) folder(name string, h *tar.Header) error {
 		}
 	}
 	if t.made[name] {
-		return wrong("%q is there twice", h.Name)
+		return wrong("%q is there twice", h.name)
 	}
 	t.made[name] = true
-	t.folders = append(t.folders, later{name: name, mode: permissions(h), modified: h.ModTime})
+	t.folders = append(t.folders, later{name: name, mode: permissions(h), modified: h.modified})
 	return nil
 }
 
-func permissions(h *tar.Header) uint32 { return uint32(h.Mode) & 0o777 } //nolint:gosec // nine bits
+func permissions(h *header) uint32 { return uint32(h.mode) & 0o777 } //nolint:gosec // nine bits
 
 // link remembers a symbolic link.
-func (t *tree) link(name, to string, h *tar.Header) error {
+func (t *tree) link(name, to string, h *header) error {
 	if to == "" || strings.IndexByte(to, 0) >= 0 {
-		return wrong("the link %q leads nowhere", h.Name)
+		return wrong("the link %q leads nowhere", h.name)
 	}
 	if err := t.parents(name); err != nil {
 		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.links = append(t.links, later{name: name, to: to, modified: h.ModTime})
+	t.links = append(t.links, later{name: name, to: to, modified: h.modified})
 	return nil
 }
 
@@ -247,11 +246,11 @@ type file struct {
 }
 
 // create makes a new file.
-func (t *tree) create(name string, h *tar.Header) (*file, error) {
+func (t *tree) create(name string, h *header) (*file, error) {
 	if err := t.parents(name); err != nil {
 		return nil, err
 	}
-	f := &file{in: t, name: name, mode: permissions(h), modified: h.ModTime}
+	f := &file{in: t, name: name, mode: permissions(h), modified: h.modified}
 	var err error
 	f.fd, err = retried(func() (int, error) {
 		return unix.Openat(t.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, f.mode)

@@ -73,23 +73,23 @@ func (w *walk) add(name, path string, info fs.FileInfo) error {
 	if clean, err := unpack.Name(name); err != nil || clean != name {
 		return fmt.Errorf("the name %q cannot be kept in an archive", name)
 	}
-	e := entry{header: tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: info.ModTime(), Format: tar.FormatPAX}}
+	e := entry{header: header{name: name, mode: int64(info.Mode().Perm()), modified: info.ModTime()}}
 	switch mode := info.Mode(); {
 	case mode.IsDir():
-		e.header.Typeflag = tar.TypeDir
-		e.header.Name += "/"
+		e.header.kind = tar.TypeDir
+		e.header.name += "/"
 	case mode.Type() == fs.ModeSymlink:
 		to, err := os.Readlink(path)
 		if err != nil {
 			return err
 		}
-		e.header.Typeflag, e.header.Linkname = tar.TypeSymlink, to
+		e.header.kind, e.header.link = tar.TypeSymlink, to
 	case mode.IsRegular():
 		if first := w.first(info, name); first != name {
-			e.header.Typeflag, e.header.Linkname = tar.TypeLink, first
+			e.header.kind, e.header.link = tar.TypeLink, first
 			break
 		}
-		e.header.Typeflag, e.header.Size = tar.TypeReg, info.Size()
+		e.header.kind, e.header.size = tar.TypeReg, info.Size()
 		if info.Size() > 0 {
 			e.path = path
 		}
@@ -97,7 +97,7 @@ func (w *walk) add(name, path string, info fs.FileInfo) error {
 		return nil
 	}
 	w.entries++
-	w.bytes += e.header.Size
+	w.bytes += e.header.size
 	return w.put(e)
 }
 
@@ -116,11 +116,11 @@ func (w *walk) first(info fs.FileInfo, name string) string {
 }
 
 func (w *walk) put(e entry) error {
-	if e.header.Size > partSize {
+	if e.header.size > partSize {
 		if err := w.send(); err != nil {
 			return err
 		}
-		for part := int64(0); part*partSize < e.header.Size; part++ {
+		for part := int64(0); part*partSize < e.header.size; part++ {
 			w.batch.entries, w.batch.part = []entry{e}, uint32(part) //nolint:gosec // a part is 2 MiB
 			if err := w.send(); err != nil {
 				return err
@@ -128,13 +128,13 @@ func (w *walk) put(e entry) error {
 		}
 		return nil
 	}
-	if len(w.batch.entries) >= inBatch || w.batch.size+e.header.Size > partSize {
+	if len(w.batch.entries) >= inBatch || w.batch.size+e.header.size > partSize {
 		if err := w.send(); err != nil {
 			return err
 		}
 	}
 	w.batch.entries = append(w.batch.entries, e)
-	w.batch.size += e.header.Size
+	w.batch.size += e.header.size
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -36,6 +35,7 @@ func Write(ctx context.Context, w io.Writer, key string, folders []Folder, limit
 	defer stop(nil)
 
 	todo, ordered := make(chan *batch), make(chan *batch, 2*workers)
+	spare := make(chan []byte, 3*workers+2) // memory of chunks that were written
 	walk := &walk{ctx: ctx, todo: todo, ordered: ordered}
 	work.Go(func() {
 		defer close(ordered)
@@ -49,6 +49,10 @@ func Write(ctx context.Context, w io.Writer, key string, folders []Folder, limit
 			var raw []byte
 			for b := range todo {
 				var err error
+				select {
+				case b.packed = <-spare:
+				default:
+				}
 				if raw, err = b.pack(ctx, packer, raw[:0]); err != nil {
 					stop(err)
 				}
@@ -56,7 +60,7 @@ func Write(ctx context.Context, w io.Writer, key string, folders []Folder, limit
 			}
 		})
 	}
-	out := &output{w: w, limit: limit}
+	out := &output{w: w, limit: limit, spare: spare}
 	if err := out.chunks(ctx, ordered); err != nil {
 		return Manifest{}, err
 	}
@@ -71,6 +75,7 @@ func concurrency() int { return min(max(runtime.GOMAXPROCS(0), 2), 8) }
 type output struct {
 	w     io.Writer
 	limit int64
+	spare chan<- []byte
 	size  int64
 	sum   sumWriter
 }
@@ -89,6 +94,10 @@ func (o *output) chunks(ctx context.Context, ordered <-chan *batch) error {
 		}
 		if err := o.write(b.packed); err != nil {
 			return err
+		}
+		select {
+		case o.spare <- b.packed:
+		default:
 		}
 		b.packed = nil
 	}
@@ -127,13 +136,13 @@ type batch struct {
 	size    int64  // of the files in it
 	last    bool   // of the archive: the end of tar comes after it
 
-	packed []byte // the chunk with its index, once done is closed
+	packed []byte // memory for the chunk with its index, and both once done is closed
 	done   chan struct{}
 }
 
 // entry is one file, folder or link.
 type entry struct {
-	header tar.Header
+	header header
 	path   string // of a file's content
 }
 
@@ -152,8 +161,10 @@ func (b *batch) pack(ctx context.Context, packer *zstd.Encoder, raw []byte) ([]b
 	if b.last {
 		buffer.b = append(buffer.b, make([]byte, 2*block)...)
 	}
-	// Room for the index first, and most often for all that follows.
-	packed := make([]byte, indexSize, indexSize+len(buffer.b)/3+block)
+	packed := append(b.packed[:0], make([]byte, indexSize)...) // which is known afterwards
+	if most := indexSize + packer.MaxEncodedSize(len(buffer.b)); cap(packed) < most && cap(packed) > partSize/4 {
+		packed = make([]byte, indexSize, most) // grown before, and it would grow again
+	}
 	packed = packer.EncodeAll(buffer.b, packed)
 	index{packed: uint32(len(packed) - indexSize), raw: uint32(len(buffer.b)), part: b.part}.append(packed[:0]) //nolint:gosec // a few MiB
 	b.packed = packed
@@ -163,20 +174,21 @@ func (b *batch) pack(ctx context.Context, packer *zstd.Encoder, raw []byte) ([]b
 // append writes an entry, or one part of a large file, to the end of a chunk.
 func (e *entry) append(to *sink, part int64) error {
 	if part == 0 {
-		if err := tar.NewWriter(to).WriteHeader(&e.header); err != nil {
-			return fmt.Errorf("%s: %w", e.header.Name, err)
+		var err error
+		if to.b, err = e.header.append(to.b); err != nil {
+			return fmt.Errorf("%s: %w", e.header.name, err)
 		}
 	}
 	if e.path == "" {
 		return nil
 	}
 	offset := part * partSize
-	n := min(e.header.Size-offset, partSize)
+	n := min(e.header.size-offset, partSize)
 	if err := readInto(to.grow(int(n)), e.path, offset); err != nil {
 		return err
 	}
-	if offset+n == e.header.Size {
-		clear(to.grow(int(padding(e.header.Size))))
+	if offset+n == e.header.size {
+		clear(to.grow(int(padding(e.header.size))))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 )
 
 // Put stores size bytes of content as an object. Its length is sent with it: a
@@ -20,24 +21,79 @@ func Put(ctx context.Context, o Options, where URL, content io.ReaderAt, size in
 		if err != nil {
 			return false, &refusal{err}
 		}
-		return false, o.putOnce(ctx, url, content, size)
+		return false, o.put(ctx, url, size, func(touch func()) io.ReadCloser {
+			return io.NopCloser(touching{io.NewSectionReader(content, 0, size), touch})
+		})
 	})
 }
 
-func (o Options) putOnce(parent context.Context, url string, content io.ReaderAt, size int64) error {
+// WriteError is an error of what is stored, not of storing it.
+type WriteError struct{ Err error }
+
+func (e *WriteError) Error() string { return e.Err.Error() }
+func (e *WriteError) Unwrap() error { return e.Err }
+
+// Stream stores what write writes as an object, while it is written, by a URL
+// that takes a body whose length is not known before. It tries once: what was
+// written is gone. When write fails by itself, the error is a *WriteError, and
+// nothing is stored.
+func Stream(ctx context.Context, o Options, url string, write func(ctx context.Context, w io.Writer) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r, w := io.Pipe()
+	var failed error
+	var work sync.WaitGroup
+	work.Go(func() {
+		if failed = write(ctx, w); failed != nil && !errors.Is(failed, errUnread) {
+			cancel(&WriteError{failed}) // or an object that ends here would seem whole
+		}
+		w.CloseWithError(failed)
+	})
+	err := o.put(ctx, url, -1, func(touch func()) io.ReadCloser {
+		return sent{touching{r, touch}, func() error { return r.CloseWithError(errUnread) }} // closed, it lets nobody wait any more
+	})
+	if err != nil {
+		cancel(err)
+	}
+	r.CloseWithError(errUnread)
+	work.Wait()
+	var own *WriteError
+	switch {
+	case err != nil && errors.As(context.Cause(ctx), &own):
+		return own
+	case err != nil:
+		return err
+	}
+	return failed // which it has when the storage was content too early
+}
+
+// errUnread is what a writer gets of which nobody reads any more.
+var errUnread = errors.New("the storage took no more")
+
+// sent is the body of a request.
+type sent struct {
+	io.Reader
+	close func() error
+}
+
+func (s sent) Close() error { return s.close() }
+
+// put makes one request. Size is -1 when it is not known.
+func (o Options) put(parent context.Context, url string, size int64, open func(touch func()) io.ReadCloser) error {
 	ctx, dog := watch(parent, o.Stall)
 	defer dog.stop()
-	body := func() (io.ReadCloser, error) {
-		return io.NopCloser(touching{io.NewSectionReader(content, 0, size), dog.touch}), nil
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url, http.NoBody)
 	if err != nil {
 		return errors.New("the service gave a URL that is none")
 	}
-	req.ContentLength, req.GetBody = size, body
-	if size > 0 {
-		req.Body, _ = body()
+	if size != 0 {
+		req.Body = open(dog.touch)
 	}
+	if req.ContentLength = size; size >= 0 {
+		req.GetBody = func() (io.ReadCloser, error) { return open(dog.touch), nil }
+	}
+	// A request ends only when nobody reads its body any more.
+	defer context.AfterFunc(ctx, func() { req.Body.Close() })()
 	req.Header.Set("X-Ms-Blob-Type", "BlockBlob") // Azure wants to be told, and nobody else minds
 	res, err := o.HTTP.Do(req)
 	if err != nil {
@@ -51,8 +107,7 @@ func (o Options) putOnce(parent context.Context, url string, content io.ReaderAt
 		return statusError(res)
 	}
 	defer res.Body.Close()
-	_, err = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10))
-	if err != nil {
+	if _, err = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)); err != nil {
 		return o.plain(ctx, err)
 	}
 	return nil

@@ -63,10 +63,17 @@ func newBucket(t *testing.T, content []byte) *bucket {
 	t.Cleanup(b.Close)
 	t.Cleanup(transport.CloseIdleConnections)
 	b.o = transfer.Options{
-		HTTP: &http.Client{Transport: transport}, Segment: segment, Parallel: 3, Stall: 200 * time.Millisecond,
+		HTTP: &http.Client{Transport: transport}, Segment: segment, Parallel: 3, Stall: 20 * time.Second,
 		Retry: time.Millisecond, Retries: 3, MaxSize: 64 << 20,
 	}
 	return b
+}
+
+// stalls has a test that is about stalls wait for a second.
+func (b *bucket) stalls(test string) {
+	if strings.Contains(test, "stall") {
+		b.o.Stall = time.Second
+	}
 }
 
 func (b *bucket) url(context.Context) (string, error) {
@@ -151,9 +158,11 @@ func TestGet(t *testing.T) {
 			if err != nil || !bytes.Equal(got, b.content) {
 				t.Errorf("%d bytes, plain %v: got %d, %v", size, plain, len(got), err)
 			}
+			b.mu.Lock()
 			if want := (size + segment - 1) / segment; !plain && b.requests != want {
 				t.Errorf("%d bytes: %d requests, want %d", size, b.requests, want)
 			}
+			b.mu.Unlock()
 		}
 	}
 }
@@ -232,6 +241,7 @@ func TestGetSurvives(t *testing.T) {
 				b := newBucket(t, noise(size))
 				b.plain = plain
 				b.fault = fault(b)
+				b.stalls(name)
 				got, err := b.get(t)
 				if err != nil || !bytes.Equal(got, b.content) {
 					t.Errorf("got %d of %d bytes, %v", len(got), size, err)
@@ -255,6 +265,8 @@ func TestResumes(t *testing.T) {
 	if _, err := b.get(t); err != nil {
 		t.Fatal(err)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.ranges["bytes=0-65535"] != 1 || b.requests != 2 {
 		t.Errorf("asked for %v", b.ranges)
 	}
@@ -284,16 +296,16 @@ func TestGetFails(t *testing.T) {
 			w.WriteHeader(206)
 			return true
 		}, says: "from 7 on in place of 0"},
-		"a part without a place": {fault: answer(206, "xxx"), says: "without saying which"},
-		"no byte ever":           {fault: func(_ *bucket, _ int, _ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }, says: "nothing moved for 200ms"},
-		"no byte any more": {fault: func(b *bucket, n int, w http.ResponseWriter, r *http.Request) bool {
+		"a part without a place":     {fault: answer(206, "xxx"), says: "without saying which"},
+		"stalled from the beginning": {fault: func(_ *bucket, _ int, _ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }, says: "nothing moved for 1s"},
+		"stalled for good": {fault: func(b *bucket, n int, w http.ResponseWriter, r *http.Request) bool {
 			if n > 1 {
 				<-r.Context().Done()
 				return true
 			}
 			cut(b, w, r, 100)
 			panic(http.ErrAbortHandler)
-		}, says: "nothing moved for 200ms"},
+		}, says: "nothing moved for 1s"},
 		"replaced between ranges": {fault: func(b *bucket, n int, _ http.ResponseWriter, _ *http.Request) bool {
 			if n == 3 {
 				b.mu.Lock()
@@ -323,6 +335,7 @@ func TestGetFails(t *testing.T) {
 			t.Parallel()
 			b := newBucket(t, noise(5*segment))
 			b.plain = tc.plain
+			b.stalls(name)
 			b.fault = func(n int, w http.ResponseWriter, r *http.Request) bool { return tc.fault(b, n, w, r) }
 			_, err := b.get(t)
 			if err == nil || tc.is != nil && !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.says) {
@@ -442,9 +455,12 @@ func TestPut(t *testing.T) {
 			t.Parallel()
 			b := newBucket(t, nil)
 			b.fault = fault
+			b.stalls(name)
 			if err := transfer.Put(t.Context(), b.o, b.url, bytes.NewReader(content), int64(len(content))); err != nil {
 				t.Fatal(err)
 			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
 			if !bytes.Equal(b.stored, content) {
 				t.Errorf("stored %d bytes of %d", len(b.stored), len(content))
 			}
@@ -520,5 +536,87 @@ func TestCertificates(t *testing.T) {
 	}
 	if _, err := transfer.NewTransport([]byte("none")); err == nil {
 		t.Error("no error for certificates that are none")
+	}
+}
+
+func TestStream(t *testing.T) {
+	t.Parallel()
+	content := noise(3 << 20)
+	var length int64
+	b := newBucket(t, nil)
+	b.fault = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		body, _ := io.ReadAll(r.Body)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		length, b.stored = r.ContentLength, body
+		return true
+	}
+	url, _ := b.url(t.Context())
+	err := transfer.Stream(t.Context(), b.o, url, func(_ context.Context, w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil || length != -1 || !bytes.Equal(b.stored, content) {
+		t.Errorf("stored %d bytes of %d, length %d, %v", len(b.stored), len(content), length, err)
+	}
+}
+
+func TestStreamFails(t *testing.T) {
+	t.Parallel()
+	own := errors.New("a file became shorter")
+	endless := func(ctx context.Context, w io.Writer) error {
+		for ctx.Err() == nil {
+			if _, err := w.Write(make([]byte, 100000)); err != nil {
+				return err
+			}
+		}
+		return context.Cause(ctx)
+	}
+	for name, tc := range map[string]struct {
+		write func(ctx context.Context, w io.Writer) error
+		fault func(n int, w http.ResponseWriter, r *http.Request) bool
+		own   bool
+		says  string
+	}{
+		"the writer fails at once": {write: func(context.Context, io.Writer) error { return own }, own: true},
+		"the writer fails later": {write: func(_ context.Context, w io.Writer) error {
+			_, _ = w.Write(make([]byte, 1<<20))
+			return own
+		}, own: true},
+		"refused": {write: endless, fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}, says: "403"},
+		"a connection that breaks": {write: endless, fault: func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+			_, _ = io.CopyN(io.Discard, r.Body, 100000)
+			panic(http.ErrAbortHandler)
+		}},
+		"content too early": {write: endless, fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool { return true }},
+		"a stall": {write: func(ctx context.Context, w io.Writer) error {
+			_, _ = w.Write([]byte("x"))
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}, says: "nothing moved"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBucket(t, nil)
+			b.fault = tc.fault
+			b.stalls(name)
+			url, _ := b.url(t.Context())
+			err := transfer.Stream(t.Context(), b.o, url, tc.write)
+			var e *transfer.WriteError
+			if err == nil || errors.As(err, &e) != tc.own || tc.own && !errors.Is(err, own) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("error = %v, want %q, the writer's: %v", err, tc.says, tc.own)
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if b.stored != nil {
+				t.Errorf("%d bytes were stored", len(b.stored))
+			}
+			noSecret(t, err)
+		})
 	}
 }
