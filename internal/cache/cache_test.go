@@ -325,6 +325,57 @@ func TestWhatIsThere(t *testing.T) {
 	}
 }
 
+// TestFoldersThatForbidWriting: those of Go's module cache do. It is a test for
+// those who are not root, too.
+func TestFoldersThatForbidWriting(t *testing.T) {
+	t.Parallel()
+	s, from := newSite(t), t.TempDir()
+	lock := func(dir string, mode fs.FileMode) {
+		for _, name := range []string{"mod/a@v1/deep", "mod/a@v1", "mod/b@v2"} {
+			if err := os.Chmod(filepath.Join(dir, name), mode); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+	}
+	locked := func(dir string) {
+		t.Cleanup(func() {
+			for _, mode := range []fs.FileMode{0o755, 0o755} { // a folder hides what is in it
+				lock(dir, mode)
+			}
+		})
+		lock(dir, 0o555)
+	}
+	write(t, from, "mod/a@v1/deep/x", "x")
+	write(t, from, "mod/a@v1/y", "y")
+	write(t, from, "mod/b@v2/z", "z")
+	locked(from)
+	r := func(dir string) cache.Recipe {
+		return cache.Recipe{Manager: "go", Key: "go-1", Folders: []cache.Folder{{Name: "mod", Path: filepath.Join(dir, "mod"), Merge: true}}}
+	}
+	c := s.cache(t)
+	is(t, c.Save(t.Context(), r(from), cache.Outcome{}), cache.Saved, "")
+	for name, before := range map[string][]string{"nothing is there": nil, "a folder is there": {"mod/a@v1/y"}, "another is": {"mod/c@v3/w"}} {
+		to := t.TempDir()
+		for _, file := range before {
+			write(t, to, file, "y")
+		}
+		lock(to, 0o555)
+		is(t, c.Restore(t.Context(), r(to)), cache.Hit, "")
+		got := files(t, to)
+		delete(got, "mod/c@v3/w")
+		delete(got, "mod/c@v3/")
+		if diff := gocmp.Diff(files(t, from), got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		for _, folder := range []string{"mod/a@v1", "mod/b@v2"} {
+			if info, err := os.Stat(filepath.Join(to, folder)); err != nil || info.Mode().Perm() != 0o555 {
+				t.Errorf("%s: %s: %v, %v", name, folder, info, err)
+			}
+		}
+		locked(to)
+	}
+}
+
 // TestBadEntries: an entry that cannot be used is dropped, and the folders stay
 // as they are.
 func TestBadEntries(t *testing.T) {

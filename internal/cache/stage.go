@@ -143,28 +143,33 @@ func (m moves) undo() error {
 	return errors.Join(errs...)
 }
 
-// rename moves a file or directory. A directory that its owner may not write to,
-// such as those of Go's module cache, can be moved to another only when he may.
+// rename moves a file or directory. To move a directory that forbids its owner to
+// write, such as those of Go's module cache, or something out of or into one, the
+// owner allows himself to for a moment.
 func rename(from, to string) error {
 	err := os.Rename(from, to)
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
+	modes := map[string]fs.FileMode{}
 	for _, dir := range []string{filepath.Dir(from), filepath.Dir(to), from} {
-		info, statErr := os.Lstat(dir)
-		if statErr != nil || !info.IsDir() || info.Mode().Perm()&0o200 != 0 {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || info.Mode().Perm()&0o200 != 0 {
 			continue
 		}
-		mode, at := info.Mode().Perm(), dir
-		if os.Chmod(dir, mode|0o700) != nil { //nolint:gosec // for a moment
-			continue
+		if os.Chmod(dir, info.Mode().Perm()|0o700) == nil { //nolint:gosec // for a moment
+			modes[dir] = info.Mode().Perm()
 		}
-		if dir == from {
-			at = to
-		}
-		defer func() { _ = os.Chmod(at, mode) }()
 	}
-	return os.Rename(from, to)
+	err = os.Rename(from, to)
+	if mode, ok := modes[from]; ok && err == nil {
+		delete(modes, from)
+		modes[to] = mode
+	}
+	for dir, mode := range modes {
+		err = errors.Join(err, os.Chmod(dir, mode))
+	}
+	return err
 }
 
 // remove takes the stages away, whatever is in them.
