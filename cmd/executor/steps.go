@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -149,7 +150,12 @@ func (p *program) dependencies() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return untilSignal(c.Context(), func(ctx context.Context) error {
-				return deps.Download(ctx, dir, p.stdout, p.environ)
+				state := p.readState()
+				err := deps.Download(ctx, dir, p.stdout, p.environ, state != nil && state.installed())
+				if state != nil {
+					state.Failed = err != nil
+				}
+				return errors.Join(err, p.writeState(state))
 			})
 		},
 	})

@@ -25,7 +25,13 @@ func (p *project) planGo(i *Installation) error {
 		return fmt.Errorf("runtime go, but there is no go.mod in %s or above: check repoDir and main", p.show(p.program))
 	}
 	module := p.show(filepath.Join(dir, "go.mod"))
+	i.Manager, i.dir, i.pinned = "go", dir, true
+	i.sources = []string{filepath.Join(dir, "go.mod")}
+	if exists(dir, "go.sum") {
+		i.sources = []string{filepath.Join(dir, "go.sum")}
+	}
 	if exists(dir, filepath.Join("vendor", "modules.txt")) {
+		i.sources, i.store = []string{filepath.Join(dir, "vendor", "modules.txt")}, "go-vendored"
 		i.Why = "nothing to install: the modules of " + module + " are vendored"
 		return nil
 	}
@@ -38,14 +44,14 @@ func (p *project) planDotnet(i *Installation) error {
 	if p.prebuilt(i) {
 		return nil
 	}
-	var file string
+	var file, source string
 	for _, kind := range []string{"*.csproj", "*.fsproj", "*.vbproj", "*.sln", "*.slnx"} {
 		found, err := filepath.Glob(filepath.Join(globEscape(p.program), kind))
 		if err != nil {
 			return err
 		}
 		if len(found) > 0 {
-			file = p.show(found[0])
+			file, source = p.show(found[0]), found[0]
 			break
 		}
 	}
@@ -54,8 +60,10 @@ func (p *project) planDotnet(i *Installation) error {
 	}
 	args := []string{"dotnet", "restore"}
 	if exists(p.program, "packages.lock.json") {
-		args, file = append(args, "--locked-mode"), p.show(filepath.Join(p.program, "packages.lock.json"))
+		source = filepath.Join(p.program, "packages.lock.json")
+		args, file, i.pinned = append(args, "--locked-mode"), p.show(source), true
 	}
+	i.Manager, i.dir, i.sources = "dotnet", p.program, []string{source}
 	i.Commands = []Command{{Dir: p.program, Args: args, For: file}}
 	i.Why = fmt.Sprintf("%s in %s, because of %s", strings.Join(args, " "), p.show(p.program), file)
 	return nil
@@ -84,6 +92,15 @@ func (p *project) planJava(i *Installation) {
 		program = filepath.Join(at, wrapper)
 		if at == dir {
 			program = "./" + wrapper
+		}
+	}
+	i.Manager, i.dir, i.sources = "maven", dir, []string{filepath.Join(dir, "pom.xml")}
+	if found[0] != "pom.xml" {
+		i.Manager, i.sources = "gradle", []string{filepath.Join(dir, found[0])}
+		for _, more := range []string{"gradle.lockfile", "settings.gradle", "settings.gradle.kts", "gradle/libs.versions.toml"} {
+			if exists(dir, filepath.FromSlash(more)) {
+				i.sources = append(i.sources, filepath.Join(dir, filepath.FromSlash(more)))
+			}
 		}
 	}
 	because := p.show(filepath.Join(dir, found[0]))

@@ -40,14 +40,14 @@ func TestNpm(t *testing.T) {
 	})
 	env := append(os.Environ(), "NPM_CONFIG_CACHE="+t.TempDir())
 	var out bytes.Buffer
-	if err := deps.Download(t.Context(), dir, &out, env); err != nil { // npm install: writes the lock file
+	if err := deps.Download(t.Context(), dir, &out, env, false); err != nil { // npm install: writes the lock file
 		t.Fatalf("Download: %v\n%s", err, out.String())
 	}
 	if err := os.RemoveAll(filepath.Join(dir, "node_modules")); err != nil {
 		t.Fatal(err)
 	}
 	out.Reset()
-	if err := deps.Download(t.Context(), dir, &out, env); err != nil {
+	if err := deps.Download(t.Context(), dir, &out, env, false); err != nil {
 		t.Fatalf("Download: %v\n%s", err, out.String())
 	}
 	if !strings.Contains(out.String(), "$ npm ci\n") {
@@ -59,7 +59,7 @@ func TestNpm(t *testing.T) {
 	// A lock file that does not fit is refused by npm, and its words come through.
 	write(t, filepath.Join(dir, "package.json"), `{"name":"x","version":"1.0.0","dependencies":{"is-number":"6.0.0"}}`)
 	out.Reset()
-	err := deps.Download(t.Context(), dir, &out, env)
+	err := deps.Download(t.Context(), dir, &out, env, false)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out.String(), "can only install packages when") {
 		t.Errorf("Download() = %v, want exit code 1 and npm's own words:\n%s", err, out.String())
@@ -77,7 +77,7 @@ func TestGo(t *testing.T) {
 	modules := t.TempDir()
 	var out bytes.Buffer
 	// GOFLAGS makes the modules removable, so that the test can clean up.
-	err := deps.Download(t.Context(), filepath.Join(dir, "infra"), &out, append(os.Environ(), "GOMODCACHE="+modules, "GOFLAGS=-modcacherw -mod=mod"))
+	err := deps.Download(t.Context(), filepath.Join(dir, "infra"), &out, append(os.Environ(), "GOMODCACHE="+modules, "GOFLAGS=-modcacherw -mod=mod"), false)
 	if err != nil {
 		t.Fatalf("Download: %v\n%s", err, out.String())
 	}
@@ -113,7 +113,7 @@ with zipfile.ZipFile(sys.argv[1] + "/longshoretest-1.0-py3-none-any.whl", "w") a
 	env := append(os.Environ(), "PIP_NO_INDEX=1", "PIP_FIND_LINKS="+wheels, "PULUMI_ENV="+next)
 	var out bytes.Buffer
 	for range 2 { // the second time the environment is there
-		if err := deps.Download(t.Context(), dir, &out, env); err != nil {
+		if err := deps.Download(t.Context(), dir, &out, env, false); err != nil {
 			t.Fatalf("Download: %v\n%s", err, out.String())
 		}
 	}
@@ -138,7 +138,7 @@ func TestNothingToDo(t *testing.T) {
 	t.Parallel()
 	dir := repository(t, map[string]string{"Pulumi.yaml": "name: x\nruntime: yaml\n"})
 	var out bytes.Buffer
-	if err := deps.Download(t.Context(), dir, &out, nil); err != nil || strings.Count(out.String(), "\n") != 1 {
+	if err := deps.Download(t.Context(), dir, &out, nil, false); err != nil || strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("Download() = %v, and %q; want no error and one line", err, out.String())
 	}
 }
@@ -161,7 +161,7 @@ func TestMissingInstaller(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := repository(t, tc.files)
-			err := deps.Download(t.Context(), dir, &bytes.Buffer{}, []string{"PATH=" + t.TempDir()})
+			err := deps.Download(t.Context(), dir, &bytes.Buffer{}, []string{"PATH=" + t.TempDir()}, false)
 			if err == nil {
 				t.Fatal("Download() = nil, want an error")
 			}
@@ -196,7 +196,7 @@ esac
 	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "npm_config_audit=mine"}
 
 	var out bytes.Buffer
-	err := deps.Download(t.Context(), dir, &out, append(env, "MINE=fail"))
+	err := deps.Download(t.Context(), dir, &out, append(env, "MINE=fail"), false)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 7 {
 		t.Errorf("Download() = %v, want exit code 7", err)
@@ -207,12 +207,76 @@ esac
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	lines := &signalling{text: "CI=true", seen: func() { cancel(errors.New("enough")) }}
-	err = deps.Download(ctx, dir, lines, append(env, "MINE=wait"))
+	err = deps.Download(ctx, dir, lines, append(env, "MINE=wait"), false)
 	if err == nil || !strings.Contains(err.Error(), "enough") {
 		t.Errorf("Download() = %v, want the cause of the cancel", err)
 	}
 	if n := strings.Count(lines.b.String(), "got SIGINT"); n != 1 {
 		t.Errorf("the installer got %d SIGINTs, want 1: %q", n, lines.b.String())
+	}
+}
+
+// program writes a script that stands in for a program.
+func program(t *testing.T, dir, name, script string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	write(t, path, "#!/bin/sh\n"+script)
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKeptThatDoesNotDo: what a cache brought is removed when the installer has
+// no use for it, and the lock file has the last word.
+func TestKeptThatDoesNotDo(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	program(t, bin, "npm", `echo "npm $1"; [ "$1" = ci ]`)
+	dir := repository(t, map[string]string{
+		"Pulumi.yaml": "name: x\nruntime: nodejs\n", "package.json": `{"dependencies":{"a":"1"}}`,
+		"package-lock.json":     `{"packages":{"":{"dependencies":{"a":"1"}},"node_modules/a":{"dependencies":{"b":"1"}}}}`,
+		"node_modules/a/broken": "",
+	})
+	var out bytes.Buffer
+	if err := deps.Download(t.Context(), dir, &out, []string{"PATH=" + bin + ":/bin:/usr/bin"}, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"npm install\n", "warning: what was kept does not do, installing anew", "npm ci\n"} {
+		_, after, ok := strings.Cut(out.String(), want)
+		if !ok {
+			t.Fatalf("%q is not in its place in %q", want, out.String())
+		}
+		out = *bytes.NewBufferString(after)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "node_modules")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was kept is still there: %v", err)
+	}
+}
+
+func TestPluginsAreInstalledByPulumi(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ script, want, not string }{
+		"one that can":          {`case "$*" in *--help) echo "--no-dependencies" ;; *) echo "got: $*" ;; esac`, "$ pulumi install --no-dependencies\ngot: install --no-dependencies\n", "warning"},
+		"one that fails":        {`case "$*" in *--help) echo "--no-dependencies" ;; *) exit 3 ;; esac`, "exit status 3: its own words are above; the operation gets the plugins itself\n", "got:"},
+		"one of before":         {`[ "$1" = install ] && exit 255`, "nothing to install", "$ pulumi"},
+		"one that knows less":   {`echo "got: $*"`, "nothing to install", "$ pulumi"},
+		"none, which is no end": {``, "nothing to install", "$ pulumi"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bin := t.TempDir()
+			if tc.script != "" {
+				program(t, bin, "pulumi", tc.script)
+			}
+			dir := repository(t, map[string]string{"Pulumi.yaml": "name: x\nruntime: yaml\n"})
+			var out bytes.Buffer
+			if err := deps.Download(t.Context(), dir, &out, []string{"PATH=" + bin}, false); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(out.String(), tc.want) || strings.Contains(out.String(), tc.not) {
+				t.Errorf("output %q, want %q and not %q", out.String(), tc.want, tc.not)
+			}
+		})
 	}
 }
 
@@ -242,7 +306,7 @@ func ExampleDownload() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	fmt.Println(deps.Download(ctx, dir, os.Stdout, os.Environ()))
+	fmt.Println(deps.Download(ctx, dir, os.Stdout, os.Environ(), false))
 	// Output:
 	// nothing to install: the program is YAML
 	// <nil>

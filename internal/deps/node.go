@@ -47,7 +47,22 @@ func (p *project) planNode(i *Installation) error {
 		i.Warnings = append(i.Warnings, warning)
 	}
 	args := choice.args()
-	i.Commands = []Command{{Dir: choice.dir, Args: args, For: choice.because}}
+	command := Command{Dir: choice.dir, Args: args, For: choice.because}
+	i.Manager, i.dir, i.pinned = choice.name, choice.dir, choice.lock != ""
+	i.sources = []string{filepath.Join(choice.dir, "package.json")}
+	if choice.lock != "" {
+		i.sources = []string{filepath.Join(choice.dir, choice.lock)}
+	}
+	switch {
+	case choice.name == "npm" && choice.lock == "package-lock.json":
+		i.tree = filepath.Join(choice.dir, "node_modules")
+		command.Kept = []string{"npm", "install", "--no-save", "--prefer-offline"} // "npm ci" removes node_modules first
+	case choice.name == "yarn" && choice.berry():
+		i.store = "yarn-berry"
+	case choice.name == "yarn" && i.pinned:
+		i.tree = filepath.Join(choice.dir, "node_modules")
+	}
+	i.Commands = []Command{command}
 	i.Why = fmt.Sprintf("%s in %s, because of %s", strings.Join(args, " "), p.show(choice.dir), choice.because)
 	return nil
 }

@@ -47,6 +47,8 @@ type project struct {
 	file    string // the name of Pulumi.yaml
 	runtime string
 	options map[string]any
+
+	plugins, packages any // as Pulumi.yaml has them
 }
 
 func readProject(dir, root string) (*project, error) {
@@ -69,11 +71,14 @@ func readProject(dir, root string) (*project, error) {
 	var doc struct {
 		Main    string    `yaml:"main"`
 		Runtime yaml.Node `yaml:"runtime"`
+
+		Plugins  any `yaml:"plugins"`
+		Packages any `yaml:"packages"`
 	}
 	if err := yaml.Unmarshal(b, &doc); err != nil {
 		return nil, fmt.Errorf("%s cannot be read: %w", filepath.Join(dir, file), err)
 	}
-	p := &project{dir: dir, program: dir, root: root, file: file}
+	p := &project{dir: dir, program: dir, root: root, file: file, plugins: doc.Plugins, packages: doc.Packages}
 	if err := p.readRuntime(doc.Runtime); err != nil {
 		return nil, err
 	}

@@ -57,6 +57,7 @@ func (p *project) planPython(i *Installation) error {
 	if p.option("virtualenv") != "" || named && toolchain != "pip" {
 		i.Activate = ""
 	}
+	i.Manager, i.dir = toolchain, i.Commands[0].Dir
 	var commands []string
 	for _, c := range i.Commands {
 		commands = append(commands, strings.Join(c.Args, " "))
@@ -91,6 +92,32 @@ func (p *project) virtualenv(dir, fallback string) string {
 	return filepath.Join(p.dir, filepath.FromSlash(named))
 }
 
+// pinned reports whether each requirement of a file names one version. What such
+// a file asks for is the same tomorrow; options, and files that it includes, are
+// not followed and so are not pinned.
+func pinned(file string) bool {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	text := strings.NewReplacer("\\\r\n", " ", "\\\n", " ").Replace(string(b))
+	any := false
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		requirement, _, _ := strings.Cut(line, ";") // a condition
+		requirement, _, _ = strings.Cut(requirement, " --hash")
+		requirement = strings.TrimSpace(requirement)
+		if requirement == "" {
+			continue
+		}
+		if _, version, ok := strings.Cut(requirement, "=="); !ok || strings.HasPrefix(requirement, "-") || strings.ContainsAny(version, "*,") {
+			return false
+		}
+		any = true
+	}
+	return any
+}
+
 // relative writes a path of a command as seen from where it runs, when it is
 // below there.
 func relative(dir, path string) string {
@@ -110,11 +137,16 @@ func (p *project) planPip(i *Installation, because string) {
 	i.Activate = venv
 	i.Commands = []Command{{Dir: dir, Args: []string{"python3", "-m", "venv", relative(dir, venv)}, For: because, Unless: python}}
 	install := []string{relative(dir, python), "-m", "pip", "install"}
-	switch {
+	switch requirements, pyproject := filepath.Join(dir, "requirements.txt"), filepath.Join(dir, "pyproject.toml"); {
 	case exists(dir, "requirements.txt"):
 		install = append(install, "-r", "requirements.txt")
+		i.sources = []string{requirements}
+		if i.pinned = pinned(requirements); i.pinned {
+			i.tree = venv
+		}
 	case exists(dir, "pyproject.toml"):
 		install = append(install, "-e", ".")
+		i.sources = []string{pyproject}
 	default:
 		i.Warnings = append(i.Warnings, "there is no requirements.txt: the virtual environment stays empty")
 		return
@@ -128,6 +160,10 @@ func (p *project) planPoetry(i *Installation, because string) {
 		dir = p.program
 	}
 	i.Activate = filepath.Join(dir, ".venv")
+	i.sources = []string{filepath.Join(dir, "pyproject.toml")}
+	if exists(dir, "poetry.lock") {
+		i.sources, i.pinned, i.tree = []string{filepath.Join(dir, "poetry.lock")}, true, i.Activate
+	}
 	i.Commands = []Command{{
 		Dir: dir, Args: []string{"poetry", "install", "--no-interaction", "--no-root"}, For: because,
 		Env: []string{"POETRY_VIRTUALENVS_IN_PROJECT=true"},
@@ -142,7 +178,7 @@ func (p *project) planUv(i *Installation, because string) {
 			dir = p.program
 		}
 		venv := p.virtualenv(p.dir, ".venv")
-		i.Activate = venv
+		i.Activate, i.sources = venv, []string{filepath.Join(dir, "requirements.txt")}
 		i.Commands = []Command{
 			{Dir: dir, Args: []string{"uv", "venv", relative(dir, venv)}, For: because, Unless: filepath.Join(venv, "bin", "python")},
 			{Dir: dir, Args: []string{"uv", "pip", "install", "--python", relative(dir, venv), "-r", "requirements.txt"}, For: because},
@@ -151,7 +187,9 @@ func (p *project) planUv(i *Installation, because string) {
 	}
 	command := Command{Dir: dir, Args: []string{"uv", "sync"}, For: because}
 	place := dir
+	i.sources = []string{filepath.Join(dir, "pyproject.toml")}
 	if locked != "" {
+		i.sources, i.pinned = []string{filepath.Join(locked, "uv.lock")}, true
 		command.Args, place = append(command.Args, "--frozen"), locked
 	}
 	i.Activate = p.virtualenv(place, ".venv")

@@ -138,10 +138,16 @@ func activate(venv string, env []string) error {
 	if err != nil {
 		return fmt.Errorf("hand the virtual environment on to the next steps: %w", err)
 	}
+	env = activated(venv, env)
+	_, err = fmt.Fprintf(f, "VIRTUAL_ENV=%s\nPATH=%s\n", venv, getenv(env, "PATH"))
+	return errors.Join(err, f.Close())
+}
+
+// activated returns env with a virtual environment in use.
+func activated(venv string, env []string) []string {
 	path := filepath.Join(venv, "bin")
 	if have := getenv(env, "PATH"); have != "" {
 		path += string(filepath.ListSeparator) + have
 	}
-	_, err = fmt.Fprintf(f, "VIRTUAL_ENV=%s\nPATH=%s\n", venv, path)
-	return errors.Join(err, f.Close())
+	return append(slices.Clone(env), "VIRTUAL_ENV="+venv, "PATH="+path)
 }

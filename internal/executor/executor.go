@@ -40,15 +40,18 @@ var (
 
 // Variables that an executor adds to the environment of every step.
 const (
-	EnvExecutor  = "LONGSHORE_EXECUTOR"     // path of the executor, for scripts to call
-	EnvPid       = "LONGSHORE_EXECUTOR_PID" // its process id, for what must not outlive it
-	EnvCacheFile = "LONGSHORE_CACHE_FILE"   // the path of a file with how the agent's dependency cache is reached
-	EnvOIDC      = "PULUMI_OIDC_TOKEN"      // the deployment's OIDC token (PROTOCOL 3.4)
-	EnvOIDCFile  = "PULUMI_OIDC_TOKEN_FILE" // the path of a file with it
-	oidcDir      = "/mnt/pulumi"            // where scripts expect that file in a container (PROTOCOL 5)
-	oidcName     = "pulumi.oidc"
-	envFileName  = "PULUMI_ENV"
-	containerEnv = "/PULUMI_ENV" // the literal path that Pulumi's documentation uses
+	EnvExecutor = "LONGSHORE_EXECUTOR"     // path of the executor, for scripts to call
+	EnvPid      = "LONGSHORE_EXECUTOR_PID" // its process id, for what must not outlive it
+	// EnvCacheState is the path of a file in which the commands of the cache and
+	// the installation leave word for each other.
+	EnvCacheState = "LONGSHORE_CACHE_STATE"
+	EnvCacheFile  = "LONGSHORE_CACHE_FILE"   // the path of a file with how the agent's dependency cache is reached
+	EnvOIDC       = "PULUMI_OIDC_TOKEN"      // the deployment's OIDC token (PROTOCOL 3.4)
+	EnvOIDCFile   = "PULUMI_OIDC_TOKEN_FILE" // the path of a file with it
+	oidcDir       = "/mnt/pulumi"            // where scripts expect that file in a container (PROTOCOL 5)
+	oidcName      = "pulumi.oidc"
+	envFileName   = "PULUMI_ENV"
+	containerEnv  = "/PULUMI_ENV" // the literal path that Pulumi's documentation uses
 )
 
 // Options configure Run. JobFile is required.
@@ -227,6 +230,7 @@ func (e *execution) input() workflow.Input {
 			env[EnvOIDCFile] = path
 		}
 	}
+	env[EnvCacheState] = filepath.Join(e.private, "cache-state.json")
 	if path := e.writeCache(); path != "" {
 		env[EnvCacheFile] = path
 	}
