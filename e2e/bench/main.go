@@ -56,6 +56,7 @@ var sections = []section{
 	{"b6", "B6 Get source: one commit of a large repository", source, false},
 	{"b7", "B7 Dependency cache: saving and restoring", cacheSpeed, false},
 	{"b7-serve", "B7 Dependency cache: what a server's folder serves, beside nginx", serve, false},
+	{"b7-install", "B7 Dependency cache: restore and install of a TypeScript program", install, false},
 	{"b8", "B8 Idle cost, size, start", idle, false},
 	{"b9", "B9 A thousand agents: claims, latency, the return after an outage", claims, false},
 	{"b10", "B10 Recovery: an agent that is killed under a running job", agentRecovery, false},
