@@ -429,8 +429,11 @@ func TestTroubles(t *testing.T) {
 		says  string
 	}{
 		"a service that refuses": {down: true, says: "the cache gives no URL"},
-		"a storage that is busy": {fault: func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(503); return true }, says: "503"},
-		"a storage that hangs":   {fault: func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }, stall: 50 * time.Millisecond, says: "nothing moved"},
+		"a storage that is busy": {fault: func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		}, says: "503"},
+		"a storage that hangs": {fault: func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }, stall: 50 * time.Millisecond, says: "nothing moved"},
 		"a storage that cuts": {fault: func(w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Content-Length", "1000000")
 			fmt.Fprint(w, "\x5a\x2a\x4d\x18")
@@ -486,9 +489,15 @@ func TestSaveFails(t *testing.T) {
 		says   string
 	}{
 		"a service that refuses": {down: true, says: "the cache gives no URL"},
-		"a storage that is full": {fault: func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(507); return true }, says: "507"},
-		"too much for it":        {fault: func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(413); return true }, says: "too much for the storage"},
-		"too much":               {change: func(_ string, _ *cache.Recipe, o *cache.Options) { o.MaxSize = 200 << 10 }, says: "more to keep than 200.0 KiB"},
+		"a storage that is full": {fault: func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusInsufficientStorage)
+			return true
+		}, says: "507"},
+		"too much for it": {fault: func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+			return true
+		}, says: "too much for the storage"},
+		"too much": {change: func(_ string, _ *cache.Recipe, o *cache.Options) { o.MaxSize = 200 << 10 }, says: "more to keep than 200.0 KiB"},
 		"nothing": {change: func(dir string, r *cache.Recipe, _ *cache.Options) {
 			r.Folders[0].Path, r.Folders[1].Path = filepath.Join(dir, "none"), filepath.Join(dir, "neither")
 		}, says: "nothing to keep"},

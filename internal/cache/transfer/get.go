@@ -94,8 +94,8 @@ func (v version) condition() string {
 type body struct {
 	io.Reader
 	close func()
+	why   func(error) error // why reading failed
 	from  int64
-	ctx   context.Context
 	v     version
 }
 
@@ -176,12 +176,13 @@ func (g *get) ask(ctx context.Context, dog *watchdog, url string, from, to int64
 	if condition := g.version.condition(); condition != "" {
 		req.Header.Set("If-Range", condition)
 	}
-	res, err := g.o.HTTP.Do(req)
+	res, err := g.o.HTTP.Do(req) //nolint:bodyclose // whoever gets the body closes it
 	if err != nil {
 		return nil, err
 	}
-	b := &body{ctx: ctx, v: version{size: res.ContentLength, etag: res.Header.Get("ETag"), modified: res.Header.Get("Last-Modified")}}
+	b := &body{v: version{size: res.ContentLength, etag: res.Header.Get("ETag"), modified: res.Header.Get("Last-Modified")}}
 	b.Reader = touching{res.Body, dog.touch}
+	b.why = func(err error) error { return g.o.plain(ctx, broke(err)) }
 	b.close = func() {
 		dog.stop()
 		res.Body.Close()
@@ -247,7 +248,7 @@ func (g *get) fill(ctx context.Context, p []byte, offset int64, under *body) err
 		m, err := io.ReadFull(b, p[n:])
 		n += m
 		if err != nil {
-			return m > 0, g.o.plain(b.ctx, broke(err))
+			return m > 0, b.why(err)
 		}
 		return true, nil
 	})

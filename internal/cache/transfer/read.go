@@ -131,7 +131,7 @@ func (g *get) asStream(ctx context.Context, d *Download, first *body) {
 					return false, err
 				}
 				if _, err := io.CopyN(io.Discard, now, at-now.from); err != nil {
-					err = g.o.plain(now.ctx, broke(err))
+					err = now.why(err)
 					now.close()
 					now = nil
 					return false, err
@@ -145,7 +145,7 @@ func (g *get) asStream(ctx context.Context, d *Download, first *body) {
 			if err == io.EOF && whole { //nolint:errorlint // the body's own
 				return true, nil
 			}
-			err = g.o.plain(now.ctx, broke(err))
+			err = now.why(err)
 			now.close()
 			now = nil
 			return false, err

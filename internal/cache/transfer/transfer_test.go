@@ -293,7 +293,7 @@ func TestGetFails(t *testing.T) {
 		"an odd answer": {fault: answer(418, ""), says: "418"},
 		"a part that is another": {fault: func(_ *bucket, _ int, w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Content-Range", "bytes 7-9/100")
-			w.WriteHeader(206)
+			w.WriteHeader(http.StatusPartialContent)
 			return true
 		}, says: "from 7 on in place of 0"},
 		"a part without a place":     {fault: answer(206, "xxx"), says: "without saying which"},
@@ -316,7 +316,7 @@ func TestGetFails(t *testing.T) {
 		}, is: transfer.ErrReplaced},
 		"removed between ranges": {fault: func(_ *bucket, n int, w http.ResponseWriter, _ *http.Request) bool {
 			if n > 2 {
-				w.WriteHeader(404)
+				w.WriteHeader(http.StatusNotFound)
 			}
 			return n > 2
 		}, is: transfer.ErrReplaced},
