@@ -185,7 +185,7 @@ func freshDisk(ctx context.Context, dir string) (at string, remove func(), err e
 		}
 	}
 	return at, func() {
-		if err := unix.Unmount(at, 0); err != nil {
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil { // what an interrupted run left may be at work in it
 			fmt.Fprintf(os.Stderr, "bench: unmount %s: %v\n", at, err)
 			return
 		}
