@@ -9,9 +9,20 @@ import (
 	"github.com/longshore-run/longshore/internal/gitsrc"
 )
 
+// wantReadByGit compares what git commands print.
+func (o *origin) wantReadByGit(t *testing.T, dir string, want map[string]string) {
+	t.Helper()
+	for command, text := range want {
+		if got := o.git(t, dir, strings.Fields(command)...); got != text {
+			t.Errorf("git %s: %q, want %q", command, got, text)
+		}
+	}
+}
+
 // TestLaterReaders: what looks for a repository by go-git later in the job, as
 // the Pulumi CLI does for git.head and vcs.*, finds it from the project's folder:
-// HEAD, detached or not, its commit, and where it came from.
+// HEAD, detached or not, its commit, and where it came from; and so does git
+// itself.
 func TestLaterReaders(t *testing.T) { eachEngine(t, testLaterReaders) }
 
 func testLaterReaders(t *testing.T, on engine) {
@@ -63,6 +74,16 @@ func testLaterReaders(t *testing.T, on engine) {
 			if urls := remote.Config().URLs; len(urls) != 1 || urls[0] != tc.r.URL {
 				t.Errorf("origin = %q, want %s", urls, tc.r.URL)
 			}
+			o.wantReadByGit(t, filepath.Join(tc.r.Dir, tc.r.RepoDir), map[string]string{
+				"rev-parse HEAD":                  got.Commit,
+				"rev-parse --abbrev-ref HEAD":     strings.TrimPrefix(tc.head, "refs/heads/"),
+				"log -1 --format=%an,%ae,%cn,%ce": "Ann Author,ann@example.com,Ann Author,ann@example.com",
+				"log -1 --format=%B":              strings.TrimSpace(tc.subject),
+				"status --porcelain -z":           "",
+				"config --get remote.origin.url":  tc.r.URL,
+				"rev-parse --show-prefix":         tc.r.RepoDir + "/",
+				"diff HEAD --stat":                "",
+			})
 		})
 	}
 }
