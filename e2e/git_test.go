@@ -206,3 +206,66 @@ func TestATemplateIsTheProject(t *testing.T) {
 		}
 	})
 }
+
+// TestTheMirrorServesOtherJobs: what one job fetched comes out of the mirror for
+// the next that the server lets in, and for no other; and nothing of it can be
+// read on the agent's host.
+func TestTheMirrorServesOtherJobs(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t-of-the-repository"
+	eachTarget(t, func(t *testing.T, on target) {
+		git := serveGit(t, gitserver.BasicAuth("", secret))
+		s, path := newSite(t), filepath.Join(t.TempDir(), "mirror")
+		agent := s.agent(on, "--source-mirror-path", path, "--source-mirror-max-size", "64MiB")
+		deploy := func(token string) (api.Status, string) {
+			d, log := s.deploy(stackOf(t), request(t, on, func(r object) {
+				r["sourceContext"] = object{"git": object{
+					"repoUrl": git.url("yaml-stack.git"), "branch": "main", "gitAuth": object{"accessToken": object{"secret": token}},
+				}}
+				operation(r)["preRunCommands"] = []string{`ls -l "$LONGSHORE_SOURCE_MIRROR"; touch "$LONGSHORE_SOURCE_MIRROR/x" 2>&1 || true`}
+			}))
+			s.clean(on, agent, d.ID) // the agent has taken what it left
+			return d.Status, log
+		}
+		if status, log := deploy(secret); status != api.StatusSucceeded || strings.Contains(log, "comes from the mirror") {
+			t.Fatalf("the first: %s\n%s", status, log)
+		}
+		if status, log := deploy(secret); status != api.StatusSucceeded || !strings.Contains(log, "comes from the mirror") {
+			t.Errorf("the second: %s\n%s", status, log)
+		} else if on.name == "docker" && !strings.Contains(log, "Read-only file system") {
+			t.Errorf("a job could write to the mirror:\n%s", log)
+		}
+		if status, log := deploy("wrong"); status != api.StatusFailed || strings.Contains(log, "mirror") {
+			t.Errorf("with a wrong token: %s\n%s", status, log)
+		}
+		for _, needle := range []string{"name: yaml-stack", git.commit, "yaml-stack.git", "PACK"} {
+			searchFiles(t, path, needle)
+		}
+	})
+}
+
+// TestAHostKeyIsLearned: an SSH host that nobody knows is met once, and known to
+// the jobs after that.
+func TestAHostKeyIsLearned(t *testing.T) {
+	t.Parallel()
+	eachTarget(t, func(t *testing.T, on target) {
+		s, ssh := newSite(t), serveSSH(t)
+		agent := s.agent(on, "--source-ssh-accept-new-hosts")
+		key, err := ssh.NewKey("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []bool{true, false} {
+			d, log := s.deploy(stackOf(t), request(t, on, func(r object) {
+				r["sourceContext"] = object{"git": object{"repoUrl": ssh.repository, "branch": "main", "gitAuth": object{"sshAuth": object{"sshPrivateKey": object{"secret": key}}}}}
+			}))
+			if said := strings.Contains(log, "is trusted from now on"); d.Status != api.StatusSucceeded || said != want {
+				t.Errorf("deployment %d: %s, want it said: %t\n%s", i+1, d.Status, want, log)
+			}
+			s.clean(on, agent, d.ID)
+		}
+		if !strings.Contains(agent.Tail(), "SSH host keys learned") {
+			t.Errorf("the agent says nothing of it:\n%s", agent.Tail())
+		}
+	})
+}

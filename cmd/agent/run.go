@@ -159,8 +159,9 @@ func agentConfig(c *config.Agent, environ []string) agent.Config {
 		Limits:           backend.Limits{CPUs: c.JobCPUs, MemoryBytes: int64(c.JobMemory), Pids: int64(c.JobPids)},
 		WorkingDirectory: c.WorkingDirectory, MinFree: int64(c.MinFree), MaxSkew: c.MaxSkew, ExecutorPath: c.ExecutorPath,
 		DefaultImage: c.DefaultImage, OverrideImage: c.OverrideImage,
-		Env:        forwarded(c.EnvForwardAllow, environ),
-		KeepFailed: c.KeepFailed,
+		Env:             forwarded(c.EnvForwardAllow, environ),
+		KeepFailed:      c.KeepFailed,
+		MirrorDirectory: c.SourceMirrorPath, MirrorBytes: int64(c.SourceMirrorMaxSize), LearnHosts: c.SourceAcceptNewHosts,
 
 		PollWait: wait, PollingInterval: c.PollingInterval, PollingIntervalOverride: c.PollingIntervalOverride,
 		JobStatusInterval: c.JobStatusLoopInterval, JobTimeout: c.JobTimeout, StepTimeout: c.StepTimeout, JobIdleTimeout: c.JobIdleTimeout,

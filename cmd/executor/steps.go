@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"github.com/longshore-run/longshore/internal/deps"
 	"github.com/longshore-run/longshore/internal/executor"
 	"github.com/longshore-run/longshore/internal/gitsrc"
+	"github.com/longshore-run/longshore/internal/mirror"
 	"github.com/longshore-run/longshore/internal/pulumi"
 )
 
@@ -105,6 +107,17 @@ func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 		if r.Timeout, err = time.ParseDuration(limit); err != nil {
 			return fmt.Errorf("LONGSHORE_SOURCE_TIMEOUT: %w", err)
 		}
+	}
+	kept := p.getenv(executor.EnvKept)
+	if dir := p.getenv(executor.EnvMirror); dir != "" && kept != "" {
+		limit, err := strconv.ParseInt(p.getenv(executor.EnvMirrorLimit), 10, 64)
+		if err != nil {
+			return fmt.Errorf("%s: %w", executor.EnvMirrorLimit, err)
+		}
+		r.Mirror = &mirror.Shelf{Dir: dir, Out: kept, Limit: limit}
+	}
+	if kept != "" && p.getenv("LONGSHORE_SOURCE_ACCEPT_NEW_HOSTS") == "true" {
+		r.LearnHosts = filepath.Join(kept, "known_hosts")
 	}
 	remove, err := p.knownHosts(&r)
 	if err != nil {

@@ -44,6 +44,7 @@ type Agent struct {
 	cached       *cache        // nil when the service, or nobody, keeps one
 	lock         *dirlock.Lock // of the working directory
 	stop         *stop
+	keeper       *keeper
 	drainTimeout time.Duration
 	health       *telemetry.Health
 	log          *zap.Logger
@@ -104,9 +105,18 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		return nil, err
 	}
 	pool := api.Pool(config.Token)
+	keep, err := newKeeper(&config)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			keep.Close()
+		}
+	}()
 	place := config.Backend
 	if place == nil {
-		if place, err = newBackend(&config, deps, pool, memory.Owner()); err != nil {
+		if place, err = newBackend(&config, deps, pool, memory.Owner(), keep.entries()); err != nil {
 			return nil, err
 		}
 	}
@@ -128,6 +138,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		SpoolDirectory: filepath.Join(config.WorkingDirectory, "spool"),
 		Ledger:         memory,
 		Cache:          cached.forJobs(config.Cache),
+		Keeper:         keep.forRunner(),
 		DefaultImage:   config.DefaultImage,
 		OverrideImage:  config.OverrideImage,
 		Env:            config.Env,
@@ -164,7 +175,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Metrics:          poll.NewMetrics(deps.Registerer),
 	})
 	return &Agent{
-		loop: loop, jobs: jobs, place: place, memory: memory, cached: cached, lock: lock, stop: newStop(), drainTimeout: config.DrainTimeout,
+		loop: loop, jobs: jobs, place: place, memory: memory, cached: cached, lock: lock, stop: newStop(), keeper: keep, drainTimeout: config.DrainTimeout,
 		health: deps.Health, log: deps.Log,
 	}, nil
 }
@@ -181,6 +192,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 // idle agent has drained.
 func (a *Agent) Run(ctx context.Context, drain <-chan struct{}) error {
 	defer a.lock.Close()
+	defer a.keeper.Close()
 	if place, ok := a.place.(io.Closer); ok {
 		defer place.Close()
 	}

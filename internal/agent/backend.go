@@ -15,15 +15,16 @@ import (
 )
 
 // newBackend builds the backend of config.Target. owner is the mark of this
-// agent's jobs.
-func newBackend(config *Config, deps Deps, pool *client.Pool, owner string) (backend.Backend, error) {
+// agent's jobs, entries the folder of the mirror.
+func newBackend(config *Config, deps Deps, pool *client.Pool, owner, entries string) (backend.Backend, error) {
 	executors := newExecutors(config.ExecutorPath, config.WorkingDirectory, pool.Executor, deps.Log)
 	if config.Target == TargetProcess {
 		return process.New(process.Config{
-			Directory:      config.WorkingDirectory,
-			ExecutorSource: executors.Path,
-			Env:            config.Process.Environ,
-			Log:            deps.Log,
+			Directory:       config.WorkingDirectory,
+			ExecutorSource:  executors.Path,
+			Env:             config.Process.Environ,
+			MirrorDirectory: entries,
+			Log:             deps.Log,
 		})
 	}
 	network := config.Docker.Network
@@ -34,7 +35,12 @@ func newBackend(config *Config, deps Deps, pool *client.Pool, owner string) (bac
 		deps.Log.Warn("jobs share the network of this host, because the service listens on its loopback address only; choose otherwise with docker_network and job_service_url",
 			zap.String("service_url", config.JobServiceURL))
 	}
+	if entries != "" && !config.Docker.local() {
+		deps.Log.Warn("no mirror of git repositories: the Docker engine is not on this host", zap.String("docker_host", config.Docker.Host))
+		entries = ""
+	}
 	return docker.New(docker.Config{
+		MirrorDirectory: entries,
 		Host:            config.Docker.Host,
 		Owner:           owner,
 		ImageBudget:     config.Docker.ImageBudget,

@@ -73,6 +73,12 @@ type Config struct {
 	// Env is added to the environment of every step and wins over the
 	// definition's.
 	Env map[string]string
+	// MirrorDirectory keeps what checkouts fetched for those after them, up to
+	// MirrorBytes. Empty: nothing does. It is not for an engine elsewhere.
+	MirrorDirectory string
+	MirrorBytes     int64
+	// LearnHosts lets jobs trust SSH hosts that are not known, and keeps their keys.
+	LearnHosts bool
 	// KeepFailed leaves what a failed job ran in where it is, for debugging.
 	KeepFailed bool
 

@@ -32,6 +32,12 @@ type JobFile struct {
 	// SpoolName beside the report. It is made when needed and removed when empty.
 	SpoolDirectory string `json:"spoolDirectory,omitempty"`
 
+	// MirrorDirectory holds what earlier checkouts fetched, to read only, and
+	// MirrorLimit is how many bytes a new entry may have. Empty means that there
+	// is no mirror.
+	MirrorDirectory string `json:"mirrorDirectory,omitempty"`
+	MirrorLimit     int64  `json:"mirrorLimit,omitempty"`
+
 	HeartbeatInterval Duration `json:"heartbeatInterval,omitempty"` // default 30s
 	Timeout           Duration `json:"timeout,omitempty"`           // the agent's own limit of the whole job; the smaller of this and the definition's counts
 	StepTimeout       Duration `json:"stepTimeout,omitempty"`       // the same for each step
@@ -44,6 +50,11 @@ type JobFile struct {
 // SpoolName is the directory beside the report in which logs wait, unless
 // SpoolDirectory names another.
 const SpoolName = "spool"
+
+// KeptName is the directory beside the report in which a job leaves what its
+// agent may keep for other jobs. Its files may have been written by anybody in
+// the job.
+const KeptName = "kept"
 
 // Report is the executor's own word about its job, kept in a file so that it
 // outlives the executor. An agent believes a job succeeded only when the report

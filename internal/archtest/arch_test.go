@@ -48,12 +48,14 @@ var banned = map[string][]string{
 	"internal/cachestore": {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", "gocloud.dev"},
 	"internal/jobcache":   {mod + "internal/control", mod + "internal/server", mod + "internal/agent", mod + "internal/runner", mod + "internal/backend", "gocloud.dev"},
 	// Leaves.
-	"internal/redact":    {mod},
-	"internal/unpack":    {mod},
-	"internal/lifecycle": {mod},
-	"internal/admin":     {mod},
-	"internal/preflight": {mod},
-	"internal/notice":    {mod},
+	"internal/redact":     {mod},
+	"internal/unpack":     {mod},
+	"internal/knownhosts": {mod},
+	"internal/mirror":     {mod + "cmd/", mod + "e2e/", mod + "internal/api", mod + "internal/gitsrc", mod + "internal/agent", "github.com/go-git/", "github.com/docker/"},
+	"internal/lifecycle":  {mod},
+	"internal/admin":      {mod},
+	"internal/preflight":  {mod},
+	"internal/notice":     {mod},
 }
 
 // direct says which import paths only the listed packages may import directly.

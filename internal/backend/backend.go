@@ -99,6 +99,10 @@ type Workload interface {
 	// "" when there are none. Whatever is in the files, the job may have written
 	// it. Call it once the workload has ended, and before Remove.
 	Spool(ctx context.Context, dir string) (string, error)
+	// Kept returns a directory with what the job leaves for its agent to keep
+	// (api.KeptName beside the report), in the manner of Spool. What is in it is
+	// for the caller to look at; links in it lead anywhere.
+	Kept(ctx context.Context, dir string) (string, error)
 	// Remove frees everything the workload holds, killing it first if it still
 	// runs. It is idempotent.
 	Remove(ctx context.Context) error
@@ -125,8 +129,8 @@ type Spec struct {
 	// Pool and Agent name who starts it; with the ids in Job they become the
 	// workload's labels.
 	Pool, Agent string
-	// Job is handed to the executor. The backend fills in Directory and
-	// ReportPath, which depend on where it puts things.
+	// Job is handed to the executor. The backend fills in Directory, ReportPath
+	// and MirrorDirectory, which depend on where it puts things.
 	Job api.JobFile
 	// Image is what the job runs in, for backends that have images: a reference
 	// and perhaps credentials. Never empty.

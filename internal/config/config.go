@@ -37,34 +37,37 @@ type Agent struct {
 	InstanceNotices     string
 	InstanceMetadataURL string
 
-	DeployTarget       string
-	DockerHost         string
-	DockerNetwork      string
-	GitKnownHosts      string
-	SourceEngine       string
-	SourceSparse       bool
-	SourceSubmodules   bool
-	SourceLFS          bool
-	SourceCABundle     string
-	SourceTimeout      time.Duration
-	CacheBackend       string
-	CacheURL           string
-	CachePort          int
-	CacheScope         string
-	CacheMaxEntry      Bytes
-	CacheMaxProject    Bytes
-	CacheUnread        time.Duration
-	DockerCapabilities string
-	PullImage          bool
-	PullPolicy         string
-	ImageBudget        Bytes
-	JobCPUs            float64
-	JobMemory          Bytes
-	JobPids            int
-	DefaultImage       string
-	OverrideImage      string
-	EnvForwardAllow    []string
-	KeepFailed         bool
+	DeployTarget         string
+	DockerHost           string
+	DockerNetwork        string
+	GitKnownHosts        string
+	SourceEngine         string
+	SourceSparse         bool
+	SourceSubmodules     bool
+	SourceLFS            bool
+	SourceCABundle       string
+	SourceTimeout        time.Duration
+	CacheBackend         string
+	CacheURL             string
+	CachePort            int
+	CacheScope           string
+	CacheMaxEntry        Bytes
+	CacheMaxProject      Bytes
+	CacheUnread          time.Duration
+	DockerCapabilities   string
+	PullImage            bool
+	PullPolicy           string
+	ImageBudget          Bytes
+	JobCPUs              float64
+	JobMemory            Bytes
+	JobPids              int
+	DefaultImage         string
+	OverrideImage        string
+	EnvForwardAllow      []string
+	KeepFailed           bool
+	SourceMirrorPath     string
+	SourceMirrorMaxSize  Bytes
+	SourceAcceptNewHosts bool
 
 	WorkingDirectory string
 	MinFree          Bytes
@@ -195,6 +198,9 @@ func (a *Agent) finish(s sources, bad map[string]bool) []error {
 	}
 	if a.JobStatusLoopInterval == 0 {
 		mistake("job_status_loop_interval", "must be more than nothing, such as 30s")
+	}
+	if a.SourceMirrorMaxSize < 1<<20 {
+		mistake("source.mirror.max_size", "must be at least 1MiB, such as 10GiB")
 	}
 	if a.SourceTimeout <= 0 {
 		mistake("source.timeout", "must be more than nothing, such as 1h")

@@ -214,6 +214,18 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.CacheUnread },
 		},
 		{
+			Key: "source.mirror.path", DefaultHelp: "no mirror", Help: "Directory of this agent alone, on this host, that keeps what checkouts fetched for those after them, sealed (docs/source.md). Not with a remote Docker engine.",
+			field: func(a *Agent) any { return &a.SourceMirrorPath },
+		},
+		{
+			Key: "source.mirror.max_size", Default: "10GiB", Help: "How large the mirror may be; what was not used for longest is removed.",
+			field: func(a *Agent) any { return &a.SourceMirrorMaxSize },
+		},
+		{
+			Key: "source.ssh.accept_new_hosts", Default: "false", Help: "Trust SSH hosts whose key is not known when they are first met, and keep the key in known_hosts of the working directory. A changed key is refused.",
+			field: func(a *Agent) any { return &a.SourceAcceptNewHosts },
+		},
+		{
 			Key: "docker_capabilities", Default: "default", Help: "Capabilities of job containers: default (the engine's, less NET_RAW, MKNOD, AUDIT_WRITE and SETFCAP) or none.",
 			field: func(a *Agent) any { return &a.DockerCapabilities },
 		},

@@ -52,6 +52,12 @@ const (
 	oidcName      = "pulumi.oidc"
 	envFileName   = "PULUMI_ENV"
 	containerEnv  = "/PULUMI_ENV" // the literal path that Pulumi's documentation uses
+	// EnvKept names the directory for what the agent may keep for other jobs.
+	EnvKept = "LONGSHORE_KEPT"
+	// EnvMirror names the directory of the mirror of repositories, and
+	// EnvMirrorLimit how large a new entry may be.
+	EnvMirror      = "LONGSHORE_SOURCE_MIRROR"
+	EnvMirrorLimit = "LONGSHORE_SOURCE_MIRROR_LIMIT"
 )
 
 // Options configure Run. JobFile is required.
@@ -224,6 +230,10 @@ func (e *execution) input() workflow.Input {
 		env[EnvExecutor] = e.Executable
 	}
 	env[EnvPid] = strconv.Itoa(os.Getpid())
+	env[EnvKept] = filepath.Join(filepath.Dir(f.ReportPath), api.KeptName)
+	if f.MirrorDirectory != "" && f.MirrorLimit > 0 {
+		env[EnvMirror], env[EnvMirrorLimit] = f.MirrorDirectory, strconv.FormatInt(f.MirrorLimit, 10)
+	}
 	if f.OIDCToken != "" {
 		env[EnvOIDC] = f.OIDCToken
 		if path := e.writeOIDC(); path != "" {

@@ -255,3 +255,32 @@ func testHostKeys(t *testing.T, on engine) {
 	_, _, err = on.checkout(t, request)
 	wantKind(t, err, gitsrc.KindHostKeyUnknown, "cannot be read")
 }
+
+// TestHostKeysAreLearned: the first key of a host is trusted, noted and said; then
+// another is refused as ever.
+func TestHostKeysAreLearned(t *testing.T) { eachEngine(t, testHostKeysAreLearned) }
+
+func testHostKeysAreLearned(t *testing.T, on engine) {
+	o := newOrigin(t)
+	dir := t.TempDir()
+	private, public := keygen(t, filepath.Join(dir, "key"), "ed25519", "")
+	server := newSSHServer(t, o, public)
+	learned := filepath.Join(dir, "kept", "known_hosts")
+	request := gitsrc.Request{URL: server.url, Branch: "main", Auth: gitsrc.Auth{SSHKey: private}, LearnHosts: learned}
+	_, lines, err := on.checkout(t, request)
+	if err != nil || !strings.Contains(lines, "is trusted from now on") || !strings.Contains(lines, "SHA256:") {
+		t.Fatalf("Checkout: %v\n%s", err, lines)
+	}
+	want, _ := os.ReadFile(server.knownHosts)
+	got, err := os.ReadFile(learned)
+	if fields := strings.Fields(string(want)); err != nil || strings.TrimSpace(string(got)) != strings.Join(fields[:3], " ") {
+		t.Errorf("learned %q, %v, want %q", got, err, want)
+	}
+	if _, lines, err := on.checkout(t, request); err != nil || strings.Contains(lines, "trusted from now on") {
+		t.Errorf("once more: %v\n%s", err, lines)
+	}
+	host, _, _ := strings.Cut(string(got), " ")
+	write(t, filepath.Dir(learned), "known_hosts", host+" "+public)
+	_, _, err = on.checkout(t, request)
+	wantKind(t, err, gitsrc.KindHostKeyChanged, learned+":1")
+}

@@ -67,29 +67,40 @@ func (c *checkout) get(ctx context.Context) (Result, error) {
 }
 
 func (c *checkout) retry(ctx context.Context) (Result, error) {
-	const others = 2 // ways to ask for the same
-	asked := 0
+	left := 3 // ways to ask for the same
 	return persist(ctx, c, func() (Result, error) {
-		result, err := c.once(ctx)
-		var (
-			remote *remoteError
-			answer *httpError
-		)
-		switch {
-		case err == nil || ctx.Err() != nil:
-			return result, err
-		case errors.As(err, &answer) && answer.bearer && !c.bearer && c.cred.Token != "":
-			c.bearer = true
-			return c.once(ctx)
-		case errors.As(err, &remote) && remote.inPack && asked < others:
-			// The server refuses a commit that it does not want to give out by
-			// itself; or a branch moved between the list of refs and the
-			// request for its commit, which is then no longer the server's.
-			asked++
-			return c.once(ctx)
+		for {
+			result, err := c.once(ctx)
+			if err == nil || ctx.Err() != nil || left == 0 || !c.otherwise(ctx, err) {
+				return result, err
+			}
+			left--
 		}
-		return result, err
 	})
+}
+
+// otherwise reports whether to ask again at once, in another way than the one
+// that failed.
+func (c *checkout) otherwise(ctx context.Context, err error) bool {
+	var (
+		remote *remoteError
+		answer *httpError
+	)
+	switch {
+	case errors.As(err, &answer) && answer.bearer && !c.bearer && c.cred.Token != "":
+		c.bearer = true
+		return true
+	case errors.As(err, &remote) && remote.inPack:
+		// The server refuses a commit that it does not want to give out by
+		// itself; or a branch moved between the list of refs and the
+		// request for its commit, which is then no longer the server's.
+		return true
+	case c.withoutMirror(ctx, err):
+		c.progress.line("note: what the mirror has is of no use; all is fetched from the server")
+		c.noMirror = true
+		return true
+	}
+	return false
 }
 
 // persist tries again after faults of the network, with longer and longer waits.
@@ -115,7 +126,9 @@ func persist[T any](ctx context.Context, c *checkout, try func() (T, error)) (T,
 func (c *checkout) once(ctx context.Context) (result Result, err error) {
 	ctx, dog := watch(ctx, c.stall)
 	defer dog.stop()
+	c.attempt = attempt{}
 	defer func() {
+		c.settleMirror(err == nil)
 		if err == nil {
 			return
 		}
@@ -158,16 +171,23 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 			return c.place(ctx, meta, repo, t, plan)
 		}
 	}
-	w := wish{want: []plumbing.Hash{t.want}, shallow: s.can.shallow}
-	if t.wide {
-		c.progress.line("the server does not give out commit %s by itself; fetching all branches and tags", c.req.Commit)
-		w = wish{want: t.all}
-	}
-	if err := c.fetch(ctx, s, w, meta, repo, dog); err != nil {
+	if err := c.fetchAll(ctx, s, t, meta, repo, dog); err != nil {
 		return Result{}, err
 	}
 	dog.rest()
 	return c.place(ctx, meta, repo, t, nil)
+}
+
+// fetchAll brings the wanted commit over with all its files.
+func (c *checkout) fetchAll(ctx context.Context, s *session, t target, meta *git.Repository, repo repository, dog *watchdog) error {
+	switch {
+	case c.mirrored(s, t):
+		return c.bring(ctx, s, t, meta, repo, dog)
+	case t.wide:
+		c.progress.line("the server does not give out commit %s by itself; fetching all branches and tags", c.req.Commit)
+		return c.fetch(ctx, s, wish{want: t.all}, meta, repo, dog)
+	}
+	return c.fetch(ctx, s, wish{want: []plumbing.Hash{t.want}, shallow: s.can.shallow}, meta, repo, dog)
 }
 
 // lookUp finds the commit that a short hash means, by the history alone: it
@@ -250,13 +270,16 @@ func (c *checkout) fetch(ctx context.Context, s *session, w wish, meta *git.Repo
 	}
 	defer func() { _ = response.Close() }()
 	if len(response.shallow) > 0 {
-		if err := meta.Storer.SetShallow(response.shallow); err != nil {
+		if err := meta.Storer.SetShallow(append(c.shallow, response.shallow...)); err != nil {
 			return err
 		}
 	}
 	var pack io.Reader = response.pack
 	if response.banded {
 		pack = &sideband{packets: response.pack, progress: c.progress}
+	}
+	if c.entry != nil && w.filter == "" {
+		pack = io.TeeReader(pack, c.entry)
 	}
 	in := &packReader{from: pack, progress: c.progress, done: dog.rest}
 	if err := repo.add(ctx, in); err != nil {

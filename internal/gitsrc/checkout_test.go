@@ -1,13 +1,17 @@
 package gitsrc_test
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/longshore-run/longshore/internal/gitsrc"
+	"github.com/longshore-run/longshore/internal/mirror"
 	"go.uber.org/goleak"
 )
 
@@ -162,6 +166,56 @@ func testServerRefusesAnUnadvertisedCommit(t *testing.T, on engine) {
 	if !strings.Contains(lines, "fetching all branches") {
 		t.Errorf("lines do not speak of the wider fetch: %s", lines)
 	}
+}
+
+// TestAServerOfVersion2ThatGivesOutTipsOnly: other servers than git's own refuse,
+// in the second version of the protocol, too, what no ref points to. The wider
+// fetch then comes by itself, and with a mirror as well.
+func TestAServerOfVersion2ThatGivesOutTipsOnly(t *testing.T) {
+	eachEngine(t, testAServerOfVersion2ThatGivesOutTipsOnly)
+}
+
+func testAServerOfVersion2ThatGivesOutTipsOnly(t *testing.T, on engine) {
+	o := newOrigin(t)
+	o.git(t, o.dir, "config", "uploadpack.allowFilter", "true")
+	missing := strings.Repeat("ab", 20)
+	var asked atomic.Int32
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			o.backend().ServeHTTP(renamed{w}, r)
+			return
+		}
+		body := peekBody(r)
+		for _, hash := range []string{o.first, missing} {
+			if strings.Contains(body, "want "+hash) {
+				asked.Add(1)
+				w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
+				text := "ERR want " + hash + " not valid\n"
+				fmt.Fprintf(w, "%04x%s", len(text)+4, text)
+				return
+			}
+		}
+		o.backend().ServeHTTP(w, r)
+	})) + "/repo.git"
+	for name, shelf := range map[string]*mirror.Shelf{"plain": nil, "with a mirror": {Dir: t.TempDir(), Out: t.TempDir()}} {
+		asked.Store(0)
+		dir := filepath.Join(t.TempDir(), "src")
+		got, lines, err := on.checkout(t, gitsrc.Request{URL: url, Commit: o.first, Dir: dir, Mirror: shelf})
+		if err != nil || got.Commit != o.first || asked.Load() == 0 || !strings.Contains(lines, "fetching all branches") {
+			t.Fatalf("%s: Checkout() = %+v, %v, asked for %d times\n%s", name, got, err, asked.Load(), lines)
+		}
+		o.wantNormal(t, dir, url, o.first, "")
+		_, _, err = on.checkout(t, gitsrc.Request{URL: url, Commit: missing, Mirror: shelf})
+		wantKind(t, err, gitsrc.KindRefUnknown, "no branch and no tag of the repository reaches")
+	}
+}
+
+// renamed makes the server another one than git's.
+type renamed struct{ http.ResponseWriter }
+
+func (w renamed) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(bytes.Replace(p, []byte("agent=git/"), []byte("agent=JGit"), 1))
+	return n, err
 }
 
 // TestVersion2OverSSH: a server that lets the variable through speaks version 2.

@@ -168,7 +168,8 @@ func isFull(dir string) bool {
 }
 
 func (g gitRepository) add(ctx context.Context, pack io.Reader) error {
-	args := []string{"index-pack", "--stdin", "-v"}
+	// A pack may rely on objects that are there already: it is completed then.
+	args := []string{"index-pack", "--stdin", "--fix-thin", "-v"}
 	if g.partial {
 		args = append(args, "--promisor")
 	}

@@ -16,6 +16,10 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/longshore-run/longshore/internal/mirror"
 )
 
 // Auth holds the credentials of one repository. At most one kind is used: over
@@ -57,6 +61,8 @@ type Request struct {
 	NoSubmodules bool
 	// NoLFS leaves the pointer files of Git LFS as they are.
 	NoLFS bool
+	// Mirror keeps what is fetched for later checkouts. May be nil.
+	Mirror *mirror.Shelf
 	// Dir is where the work tree goes. It must not exist or be empty. When
 	// Checkout fails, Dir is left as it was found.
 	Dir  string
@@ -66,6 +72,9 @@ type Request struct {
 	// KnownHosts are the files that say which SSH host keys to trust. Nil means
 	// DefaultKnownHosts. The keys of the large public hosts are built in.
 	KnownHosts []string
+	// LearnHosts is a known_hosts file in which the key of a host is noted that no
+	// file knows; it is trusted then. Empty means that such hosts are refused.
+	LearnHosts string
 	// CA holds certificates, in PEM form, of authorities to trust beside those of
 	// the system.
 	CA []byte
@@ -114,8 +123,17 @@ type checkout struct {
 	bearer    bool // the server wants the token as a bearer token
 	refused   bool // the server refused to send the commit by itself
 	noFilter  bool // the server refused to leave out objects
+	noMirror  bool // the mirror was of no use
+	attempt
 	stall     time.Duration
 	firstWait time.Duration
+}
+
+// attempt is what one attempt at a checkout has come to.
+type attempt struct {
+	fromStore bool            // objects came out of the mirror
+	shallow   []plumbing.Hash // the commits that they are of
+	entry     *mirror.Entry   // for what the server sends; nil for none
 }
 
 // Checkout fetches one commit, without its history and without tags where the

@@ -52,6 +52,7 @@ func DefaultKnownHosts(getenv func(string) string) []string {
 type hostKeys struct {
 	db    *skeema.HostKeyDB
 	files []string
+	learn func(address string, key ssh.PublicKey) error // nil when hosts that are not known are refused
 }
 
 func readHostKeys(files []string) (*hostKeys, error) {
@@ -108,6 +109,12 @@ func (h *hostKeys) check(address string, remote net.Addr, key ssh.PublicKey) err
 			return nil
 		}
 		return changed(address, key, "the keys that the host publishes")
+	}
+	if h.learn != nil {
+		if err := h.learn(address, key); err != nil {
+			return problem(KindHostKeyUnknown, "the host key of "+address+" cannot be noted: "+err.Error(), "")
+		}
+		return nil
 	}
 	return problem(KindHostKeyUnknown,
 		fmt.Sprintf("the host key of %s is not known (%s, %s)", address, key.Type(), ssh.FingerprintSHA256(key)),

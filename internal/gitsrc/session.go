@@ -53,8 +53,10 @@ type abilities struct {
 // wish says which objects to ask for.
 type wish struct {
 	want    []plumbing.Hash
-	shallow bool   // without history
-	filter  string // what to leave out
+	shallow bool            // without history
+	depth   int             // how much history all the same, in commits; 0 is 1
+	have    []plumbing.Hash // commits that are there already, without their history
+	filter  string          // what to leave out
 }
 
 // answer is a pack on its way, which comes after everything else.

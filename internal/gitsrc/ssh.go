@@ -8,11 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
 )
 
 // stream is one connection in both directions.
@@ -195,6 +199,20 @@ func (t *tail) String() string {
 	return strings.TrimSpace(t.b.String())
 }
 
+// learnHost notes the key of a host that was not known.
+func (c *checkout) learnHost(address string, key ssh.PublicKey) error {
+	c.progress.line("%s was not known; its host key %s, %s, is trusted from now on (source.ssh.accept_new_hosts)", address, key.Type(), ssh.FingerprintSHA256(key))
+	if err := os.MkdirAll(filepath.Dir(c.req.LearnHosts), 0o700); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(c.req.LearnHosts, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(file, knownhosts.Line([]string{knownhosts.Normalize(address)}, key))
+	return errors.Join(err, file.Close())
+}
+
 // handshake is how far the SSH handshake came.
 type handshake struct{ hostTrusted bool }
 
@@ -216,9 +234,16 @@ func (c *checkout) sshConfig() (*ssh.ClientConfig, *handshake, error) {
 		}
 		return nil, nil, problem(KindKeyUnreadable, "an SSH URL needs a private key and none was given", check)
 	}
-	keys, err := readHostKeys(c.req.KnownHosts)
+	files := c.req.KnownHosts
+	if c.req.LearnHosts != "" {
+		files = append(slices.Clone(files), c.req.LearnHosts)
+	}
+	keys, err := readHostKeys(files)
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.req.LearnHosts != "" {
+		keys.learn = c.learnHost
 	}
 	user := c.at.user
 	if user == "" {

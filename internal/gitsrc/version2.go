@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -113,13 +114,22 @@ func (v *version2) pack(ctx context.Context, w wish) (*answer, error) {
 	message := v.command("fetch")
 	writeLine(message, "ofs-delta")
 	if w.shallow {
-		writeLine(message, "deepen 1")
+		writeLine(message, "deepen", strconv.Itoa(max(w.depth, 1)))
+	}
+	if len(w.have) > 0 {
+		writeLine(message, "thin-pack")
+	}
+	for _, hash := range w.have {
+		writeLine(message, "shallow", hash.String())
 	}
 	if w.filter != "" {
 		writeLine(message, "filter", w.filter)
 	}
 	for _, hash := range w.want {
 		writeLine(message, "want", hash.String())
+	}
+	for _, hash := range w.have {
+		writeLine(message, "have", hash.String())
 	}
 	writeLine(message, "done")
 	message.WriteString(flushMark)

@@ -41,6 +41,7 @@ func (j *run) end(ctx context.Context, v verdict) string {
 		keep = true
 		j.log.Warn("the job is not removed yet: its log is still in it", zap.Error(unsafe))
 	}
+	j.takeKept(ctx)
 	if j.workload != nil && !keep {
 		cleaning.Go(func() { j.remove(ctx) })
 	}

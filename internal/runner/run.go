@@ -170,7 +170,7 @@ func (j *run) cache(ctx context.Context, setup io.Writer) *api.JobCache {
 
 // spec is what the backend is to start, but for the cache.
 func (j *run) spec() backend.Spec {
-	return backend.Spec{
+	spec := backend.Spec{
 		Pool: j.o.PoolName, Agent: j.o.AgentName,
 		Job: api.JobFile{
 			ServiceURL:        j.o.ServiceURL,
@@ -191,6 +191,10 @@ func (j *run) spec() backend.Spec {
 		Image:  j.image(),
 		Limits: j.o.Limits,
 	}
+	if j.o.Keeper != nil {
+		j.o.Keeper.Give(&spec.Job)
+	}
+	return spec
 }
 
 // image chooses what the job runs in. The credentials of a definition are for

@@ -51,6 +51,16 @@ type Cache interface {
 	Access(ctx context.Context, jobID, stack string) (api.JobCache, error)
 }
 
+// Keeper keeps, on the agent's host, what jobs leave for those after them. Its
+// methods may be called concurrently.
+type Keeper interface {
+	// Give completes the job file of a job that is about to start.
+	Give(job *api.JobFile)
+	// Take looks through the directory that a job left. Whatever is in it, the
+	// job may have written it.
+	Take(ctx context.Context, dir string, log *zap.Logger)
+}
+
 // Options configure a Runner. Backend, Pool, NewJob, ServiceURL and
 // DefaultImage are needed; the zero value of the others is a default.
 type Options struct {
@@ -65,6 +75,8 @@ type Options struct {
 	// Undelivered keeps lines that the service did not take before the end of a
 	// job. Nil: they are lost with it.
 	Undelivered *undelivered.Store
+	// Keeper keeps what jobs leave for later ones. Nil: nobody does.
+	Keeper Keeper
 	// Ledger remembers jobs for the next process of this agent. Nil: a job is
 	// lost from sight with the process.
 	Ledger *ledger.Ledger

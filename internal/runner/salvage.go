@@ -13,10 +13,12 @@ import (
 	"github.com/longshore-run/longshore/internal/undelivered"
 )
 
-// Names below a job's directory for log lines that wait.
+// Names below a job's directory for log lines that wait, and for what it left for
+// others.
 const (
 	ownSpool  = "agent"    // the agent's own lines
 	jobsSpool = "executor" // a copy of what the executor left
+	keptCopy  = "kept"
 )
 
 // record is what is needed to deliver lines of the job later.
@@ -50,6 +52,29 @@ func (j *run) salvage(ctx context.Context) error {
 		return fmt.Errorf("keep the job's log: %w", err)
 	}
 	return nil
+}
+
+// takeKept hands what the job left for others to whoever keeps it. What cannot be
+// had is missed by nobody.
+func (j *run) takeKept(ctx context.Context) {
+	if j.workload == nil || j.o.Keeper == nil || j.spool() == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	copied := filepath.Join(j.spool(), keptCopy)
+	if err := os.MkdirAll(copied, 0o700); err != nil {
+		j.log.Warn("what the job left for others is lost", zap.Error(err))
+		return
+	}
+	defer func() { _ = os.RemoveAll(copied) }()
+	dir, err := j.workload.Kept(ctx, copied)
+	switch {
+	case err != nil && !errors.Is(err, backend.ErrGone):
+		j.log.Warn("what the job left for others is lost", zap.Error(err))
+	case err == nil && dir != "":
+		j.o.Keeper.Take(ctx, dir, j.log)
+	}
 }
 
 // keepOwn does the same for the lines of the agent itself, once their stream is

@@ -102,6 +102,7 @@ func (h Harness) ending(t *testing.T) {
 		}
 	})
 	t.Run("a spool is handed out, and nothing when there is none", h.spool)
+	t.Run("what a job leaves is handed out, and nothing when there is none", h.kept)
 	t.Run("a job that was removed by others is gone", h.lost)
 	t.Run("out of memory is said, whatever the code", h.outOfMemory)
 }
@@ -122,6 +123,23 @@ func (h Harness) spool(t *testing.T) {
 		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
 		}
+	}
+}
+
+func (h Harness) kept(t *testing.T) {
+	w := h.start(t, h.New(t), h.Spec("report succeeded"))
+	wait(t, w)
+	if dir, err := w.Kept(t.Context(), t.TempDir()); dir != "" || err != nil {
+		t.Errorf("Kept() = %q, %v, want none", dir, err)
+	}
+	w = h.start(t, h.New(t), h.Spec("kept known_hosts a line", "report succeeded"))
+	wait(t, w)
+	dir, err := w.Kept(t.Context(), t.TempDir())
+	if err != nil || dir == "" {
+		t.Fatalf("Kept() = %q, %v", dir, err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "known_hosts")); err != nil || string(got) != "a line" {
+		t.Errorf("known_hosts: %q, %v", got, err)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Package docker runs each job in a container of a Docker engine, or of
 // another one that speaks its API. It is the only package that knows that API.
 //
-// Nothing is shared with the engine's host: the executor travels in a volume
+// Nothing is shared with the engine's host, unless a mirror is: the executor travels in a volume
 // that is filled once per executor; the job file through the executor's standard
 // input or, for users who are not root, by the call that copies an archive into
 // a container; the report back through the executor's output, or by the call
@@ -83,9 +83,21 @@ func (b *Backend) Start(ctx context.Context, spec backend.Spec, setup io.Writer)
 	if err != nil {
 		return nil, b.explain(ctx, &backend.StartError{Reason: reasonExecutor, Err: err})
 	}
-	id, err := b.create(ctx, plan(b.config, spec, image, volume))
+	config := b.config
+	id, err := b.create(ctx, plan(config, spec, image, volume))
+	if config.MirrorDirectory != "" && errdefs.IsInvalidArgument(err) {
+		// The directory may be gone, or be one of the agent's own container only.
+		withMirror := err
+		config.MirrorDirectory = ""
+		if id, err = b.create(ctx, plan(config, spec, image, volume)); err == nil {
+			b.config.Log.Warn("a job got no mirror", zap.String("job_id", spec.Job.JobID), zap.Error(withMirror))
+		}
+	}
 	if err != nil {
 		return nil, b.explain(ctx, err)
+	}
+	if config.MirrorDirectory != "" {
+		spec.Job.MirrorDirectory = mirrorDir
 	}
 	fmt.Fprintf(setup, "created container %s\n", shortID(id))
 	if err := b.bringUp(ctx, id, spec, image, volume); err != nil {

@@ -69,6 +69,9 @@ type Config struct {
 	// ExtraHosts are "name:address" entries for /etc/hosts; the address may be
 	// host-gateway.
 	ExtraHosts []string
+	// MirrorDirectory is a directory of the engine's host that jobs get to read.
+	// It needs an engine on the agent's host. Empty: none.
+	MirrorDirectory string
 	// ExecutorSource finds the executor for the architecture of an image.
 	ExecutorSource backend.ExecutorSource
 	// ExecutorVersion is a label on the executor's volume, for people.

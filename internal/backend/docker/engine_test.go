@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
+	"github.com/google/uuid"
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
@@ -301,5 +303,39 @@ func waitFor(t *testing.T, condition func() bool) {
 		case <-deadline:
 			t.Fatal("waited in vain")
 		}
+	}
+}
+
+// TestAMirrorThatIsGone: jobs see it, to read only; where it cannot be had, they
+// start without.
+func TestAMirrorThatIsGone(t *testing.T) {
+	e := newEngine(t)
+	there := t.TempDir()
+	if err := os.WriteFile(filepath.Join(there, "entry"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := e.harness(t, e.image(t, nil))
+	for name, c := range map[string]struct{ dir, sees string }{
+		"there": {there, "exists=true"}, "gone": {filepath.Join(there, "no", "such"), "exists=false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBackend(t, docker.Config{PullPolicy: docker.PullNever, Network: "none", ExecutorSource: e.source(t), Owner: uuid.NewString(), MirrorDirectory: c.dir})
+			spec := h.Spec("exists /longshore/mirror/entry", "report succeeded")
+			w, err := b.Start(t.Context(), spec, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = w.Remove(context.WithoutCancel(t.Context())) }()
+			exit, err := w.Wait(t.Context())
+			if err != nil || exit.Report == nil || !strings.Contains(exit.Report.Message, c.sees) {
+				t.Errorf("Wait() = %+v, %v, want it to say %s", exit, err, c.sees)
+			}
+			mounts := e.inspect(t, spec.Job.JobID).Mounts
+			for _, m := range mounts {
+				if m.Destination == "/longshore/mirror" && m.RW {
+					t.Error("the mirror can be written to")
+				}
+			}
+		})
 	}
 }

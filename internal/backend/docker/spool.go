@@ -13,19 +13,32 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
 )
 
 const (
 	spoolDir = jobDir + "/spool" // where the executor keeps lines that wait: beside its report
-	// maxSpoolCopy bounds what is copied out of a container. The executor's own
-	// cap is far below it; a job could write more there.
-	maxSpoolCopy = 1 << 30
+	keptDir  = jobDir + "/" + api.KeptName
+	// maxCopy bounds what is copied out of a container. The executor's own
+	// cap is far below it for a spool; a job could write more there.
+	maxCopy = 1 << 30
 )
 
 // Spool copies the executor's spool out of its container.
 func (w *workload) Spool(ctx context.Context, dir string) (string, error) {
-	stream, _, err := w.backend.client.CopyFromContainer(ctx, w.id, spoolDir)
+	return w.copyOut(ctx, spoolDir, dir, maxCopy)
+}
+
+// Kept copies what the job leaves out of its container.
+func (w *workload) Kept(ctx context.Context, dir string) (string, error) {
+	return w.copyOut(ctx, keptDir, dir, maxCopy)
+}
+
+// copyOut copies the files of a directory of the container into dir. It returns
+// "" when there are none.
+func (w *workload) copyOut(ctx context.Context, from, dir string, most int64) (string, error) {
+	stream, _, err := w.backend.client.CopyFromContainer(ctx, w.id, from)
 	if errdefs.IsNotFound(err) {
 		if _, err := w.backend.client.ContainerInspect(ctx, w.id); errdefs.IsNotFound(err) {
 			return "", backend.ErrGone
@@ -33,12 +46,12 @@ func (w *workload) Spool(ctx context.Context, dir string) (string, error) {
 		return "", nil
 	}
 	if err != nil {
-		return "", w.backend.explain(ctx, fmt.Errorf("copy the spool out of the container: %w", err))
+		return "", w.backend.explain(ctx, fmt.Errorf("copy %s out of the container: %w", path.Base(from), err))
 	}
 	defer stream.Close()
-	files, err := extractFiles(io.LimitReader(stream, maxSpoolCopy), path.Base(spoolDir), dir)
+	files, err := extractFiles(io.LimitReader(stream, most), path.Base(from), dir)
 	if err != nil {
-		return "", fmt.Errorf("copy the spool out of the container: %w", err)
+		return "", fmt.Errorf("copy %s out of the container: %w", path.Base(from), err)
 	}
 	if files == 0 {
 		return "", nil

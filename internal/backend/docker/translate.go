@@ -20,7 +20,8 @@ const (
 	jobDir       = "/longshore/job" // mode 0700, owned by the job's user
 	jobFilePath  = jobDir + "/job.json"
 	reportPath   = jobDir + "/report.json"
-	workDir      = "/longshore/work" // where steps start when "/" is not theirs to write to
+	mirrorDir    = "/longshore/mirror" // read-only
+	workDir      = "/longshore/work"   // where steps start when "/" is not theirs to write to
 )
 
 const labelImage = "run.longshore.image"
@@ -93,6 +94,9 @@ func hostConfig(config Config, limits backend.Limits, volume string) *container.
 			// everybody, and is killed later for the same reason.
 			MemorySwap: limits.MemoryBytes,
 		},
+	}
+	if config.MirrorDirectory != "" {
+		h.Mounts = append(h.Mounts, mount.Mount{Type: mount.TypeBind, Source: config.MirrorDirectory, Target: mirrorDir, ReadOnly: true})
 	}
 	if limits.Pids > 0 {
 		h.PidsLimit = &limits.Pids

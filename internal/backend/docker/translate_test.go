@@ -33,6 +33,7 @@ func TestPlan(t *testing.T) {
 			var input struct {
 				Config struct {
 					Network, User, Directory string
+					MirrorDirectory          string
 					Capabilities             Capabilities
 					ExtraHosts               []string
 				}
@@ -45,7 +46,7 @@ func TestPlan(t *testing.T) {
 			}
 			config := Config{
 				Network: input.Config.Network, User: input.Config.User, Directory: input.Config.Directory,
-				Capabilities: input.Config.Capabilities, ExtraHosts: input.Config.ExtraHosts,
+				MirrorDirectory: input.Config.MirrorDirectory, Capabilities: input.Config.Capabilities, ExtraHosts: input.Config.ExtraHosts,
 				ExecutorSource: func(context.Context, string) (string, error) { return "", nil },
 			}
 			if err := config.setDefaults(); err != nil {

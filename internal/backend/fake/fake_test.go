@@ -111,10 +111,10 @@ func play(ctx context.Context, job fake.Job) backend.Exit {
 			}
 		case "write":
 			write(filepath.Join(job.File.Directory, rest), "")
-		case "spool":
+		case "spool", "kept":
 			name, text, _ := strings.Cut(rest, " ")
-			_ = os.MkdirAll(beside("spool"), 0o700)
-			write(filepath.Join(beside("spool"), name), text)
+			_ = os.MkdirAll(beside(command), 0o700)
+			write(filepath.Join(beside(command), name), text)
 		case "exists":
 			_, err := os.Stat(filepath.Join(job.File.Directory, rest))
 			say(fmt.Sprintf("exists=%t", err == nil))

@@ -98,8 +98,13 @@ func (w *workload) Stop(ctx context.Context, grace time.Duration) error {
 }
 
 // Spool returns the spool beside the report, when the job has a directory.
-func (w *workload) Spool(context.Context, string) (string, error) {
-	dir := filepath.Join(w.dir, "spool")
+func (w *workload) Spool(context.Context, string) (string, error) { return w.below("spool") }
+
+// Kept returns what the job leaves beside the report, when it has a directory.
+func (w *workload) Kept(context.Context, string) (string, error) { return w.below("kept") }
+
+func (w *workload) below(name string) (string, error) {
+	dir := filepath.Join(w.dir, name)
 	if _, err := os.Stat(dir); w.dir == "" || err != nil {
 		return "", nil //nolint:nilerr // there is none
 	}

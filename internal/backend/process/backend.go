@@ -55,6 +55,8 @@ type Config struct {
 	// Env is the agent's environment, as os.Environ returns it. Jobs get of it
 	// only what is on the allow-list.
 	Env []string
+	// MirrorDirectory is what jobs get as theirs.
+	MirrorDirectory string
 	// Log defaults to none.
 	Log *zap.Logger
 }
@@ -181,7 +183,7 @@ func (b *Backend) startIn(dir, executor string, spec backend.Spec) (*workload, e
 		return nil, &backend.StartError{Reason: reasonSpace, Err: err}
 	}
 	job := spec.Job
-	job.Directory, job.ReportPath = work, filepath.Join(dir, reportName)
+	job.Directory, job.ReportPath, job.MirrorDirectory = work, filepath.Join(dir, reportName), b.config.MirrorDirectory
 	data, err := json.Marshal(job)
 	if err != nil {
 		return nil, fmt.Errorf("encode job file: %w", err)

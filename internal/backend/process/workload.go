@@ -291,10 +291,19 @@ func (w *workload) kill(ctx context.Context) error {
 
 // Spool returns the executor's own spool.
 func (w *workload) Spool(ctx context.Context, _ string) (string, error) {
+	return w.below(ctx, spoolName)
+}
+
+// Kept returns the directory in which the job left it.
+func (w *workload) Kept(ctx context.Context, _ string) (string, error) {
+	return w.below(ctx, api.KeptName)
+}
+
+func (w *workload) below(ctx context.Context, name string) (string, error) {
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	dir := filepath.Join(w.dir, spoolName)
+	dir := filepath.Join(w.dir, name)
 	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
 		return "", nil //nolint:nilerr // there is none
 	}

@@ -133,9 +133,9 @@ func (e *executor) do(command, rest string) (code int, done bool, err error) {
 		e.say(e.job.JobToken)
 	case "write": // write PATH: relative to the directory where steps start
 		return 0, false, os.WriteFile(rest, []byte("written by "+e.job.JobID), 0o600)
-	case "spool": // spool NAME TEXT: a file of the spool
+	case "spool", "kept": // spool NAME TEXT: a file of the spool, or of what is left for the agent
 		name, text, _ := strings.Cut(rest, " ")
-		dir := filepath.Join(filepath.Dir(e.job.ReportPath), "spool")
+		dir := filepath.Join(filepath.Dir(e.job.ReportPath), command)
 		return 0, false, errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	case "exists": // exists PATH
 		_, statErr := os.Stat(rest)
