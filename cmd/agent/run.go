@@ -205,6 +205,7 @@ func addSource(env map[string]string, c *config.Agent) error {
 	}
 	for name, on := range map[string]bool{
 		"LONGSHORE_SOURCE_SPARSE": c.SourceSparse, "LONGSHORE_SOURCE_SUBMODULES": c.SourceSubmodules, "LONGSHORE_SOURCE_LFS": c.SourceLFS,
+		"LONGSHORE_SOURCE_KEEP_CREDENTIALS": c.SourceKeepCredentials,
 	} {
 		if !on {
 			env[name] = "false"

@@ -79,7 +79,7 @@ func (p *program) root() *cobra.Command {
 	root.SetVersionTemplate("longshore-executor {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(p.runCommand(), p.getsource(), p.dependencies(), p.cache(), p.pulumi(), &cobra.Command{
+	root.AddCommand(p.runCommand(), p.getsource(), p.dependencies(), p.cache(), p.pulumi(), p.credential(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

@@ -2,10 +2,15 @@ package main
 
 import (
 	"bytes"
+	"encoding/pem"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/longshore-run/longshore/e2e/gitserver"
+	"github.com/longshore-run/longshore/internal/testkit"
 )
 
 // call runs the program with arguments and an environment.
@@ -46,6 +51,40 @@ func TestCommandLines(t *testing.T) {
 			code, stdout, stderr := call(t, nil, c.args...)
 			if code != c.code || !strings.Contains(stdout, c.stdout) || !strings.Contains(stderr, c.says) {
 				t.Errorf("code %d, stdout %q, stderr %q; want %d, %q, %q", code, stdout, stderr, c.code, c.stdout, c.says)
+			}
+		})
+	}
+}
+
+// TestGitHubToken: it gets a source on GitHub that has no credentials of its own,
+// and goes nowhere else.
+func TestGitHubToken(t *testing.T) {
+	t.Parallel()
+	testkit.Need(t, "git")
+	root := t.TempDir()
+	if _, err := gitserver.Publish(t.Context(), root, "app.git", filepath.Join("..", "..", "examples", "yaml-stack")); err != nil {
+		t.Fatal(err)
+	}
+	handler, err := gitserver.Handler(t.Context(), root, gitserver.BasicAuth("x-access-token", "gh-token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewTLSServer(handler)
+	t.Cleanup(server.Close)
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	for name, c := range map[string]struct {
+		env  []string
+		code int
+	}{
+		"GitHub":                      {[]string{"GITHUB_TOKEN=gh-token", "GITHUB_SERVER_URL=" + server.URL}, 0},
+		"its own credentials win":     {[]string{"GITHUB_TOKEN=gh-token", "GITHUB_SERVER_URL=" + server.URL, "LONGSHORE_GIT_TOKEN=wrong-token"}, 1},
+		"a server that is not GitHub": {[]string{"GITHUB_TOKEN=gh-token"}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := call(t, append(c.env, "LONGSHORE_SOURCE_CA="+ca), "getsource", "git", "--repoURL="+server.URL+"/app.git", "--workDir="+filepath.Join(t.TempDir(), "src"), "--branch=main")
+			if code != c.code || strings.Contains(stdout+stderr, "gh-token") {
+				t.Errorf("code %d, want %d\n%s%s", code, c.code, stdout, stderr)
 			}
 		})
 	}

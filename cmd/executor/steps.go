@@ -19,10 +19,15 @@ import (
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/deps"
 	"github.com/longshore-run/longshore/internal/executor"
+	"github.com/longshore-run/longshore/internal/gitcred"
 	"github.com/longshore-run/longshore/internal/gitsrc"
 	"github.com/longshore-run/longshore/internal/mirror"
 	"github.com/longshore-run/longshore/internal/pulumi"
 )
+
+// learnedHosts is the file of the host keys that a checkout has learned, among
+// what is left for the agent.
+const learnedHosts = "known_hosts"
 
 func (p *program) getsource() *cobra.Command {
 	parent := lenient(&cobra.Command{
@@ -117,17 +122,71 @@ func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 		r.Mirror = &mirror.Shelf{Dir: dir, Out: kept, Limit: limit}
 	}
 	if kept != "" && p.getenv("LONGSHORE_SOURCE_ACCEPT_NEW_HOSTS") == "true" {
-		r.LearnHosts = filepath.Join(kept, "known_hosts")
+		r.LearnHosts = filepath.Join(kept, learnedHosts)
 	}
 	remove, err := p.knownHosts(&r)
 	if err != nil {
 		return err
 	}
 	defer remove()
-	return untilSignal(ctx, func(ctx context.Context) error {
-		_, err := gitsrc.Checkout(ctx, r)
+	later, err := r.Later()
+	if err != nil {
 		return err
+	}
+	if c := gitcred.GitHub(p.getenv, later.Scheme, later.Host); c != nil && later.Auth.Password == "" {
+		r.Auth = gitsrc.Auth{Token: c.Password}
+	}
+	return untilSignal(ctx, func(ctx context.Context) error {
+		if _, err := gitsrc.Checkout(ctx, r); err != nil {
+			return err
+		}
+		p.forLater(ctx, later)
+		return nil
 	})
+}
+
+// forLater leaves the credentials of a checkout that succeeded with the executor
+// of the job, for what git asks for in later steps. The step does not fail for it.
+func (p *program) forLater(ctx context.Context, later gitsrc.Later) {
+	socket := p.getenv(executor.EnvGitSocket)
+	if socket == "" {
+		return
+	}
+	var err error
+	switch auth := later.Auth; {
+	case later.Scheme == "ssh" && len(auth.SSHKey) > 0:
+		hosts := gitsrc.PublicHostKeys + p.getenv("LONGSHORE_GIT_KNOWN_HOSTS") + "\n"
+		if kept := p.getenv(executor.EnvKept); kept != "" {
+			learned, _ := os.ReadFile(filepath.Join(kept, learnedHosts)) // most jobs have none
+			hosts += string(learned)
+		}
+		err = gitcred.PutKey(ctx, socket, gitcred.Key{PEM: auth.SSHKey, Passphrase: auth.SSHPassphrase, KnownHosts: hosts})
+	case later.Scheme == "https" || later.Scheme == "http":
+		if auth.Password != "" {
+			err = gitcred.Put(ctx, socket, gitcred.Credential{
+				Scheme: later.Scheme, Host: later.Host, Username: auth.Username, Password: auth.Password, AnyUser: auth.Token != "",
+			})
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(p.stdout, "note: git gets no credentials in later steps: %v\n", err)
+	}
+}
+
+// credential is what git calls in later steps.
+func (p *program) credential() *cobra.Command {
+	var socket string
+	c := &cobra.Command{
+		Use:    "credential {get|store|erase}",
+		Short:  "Answer git, as a credential helper, with the credentials of the job's source",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return gitcred.Help(c.Context(), args[0], socket, p.getenv, os.Stdin, p.stdout)
+		},
+	}
+	c.Flags().StringVar(&socket, "socket", "", "socket of the job's executor")
+	return c
 }
 
 // knownHosts lets r trust the SSH hosts of LONGSHORE_GIT_KNOWN_HOSTS, which holds

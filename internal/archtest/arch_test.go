@@ -50,6 +50,7 @@ var banned = map[string][]string{
 	// Leaves.
 	"internal/redact":     {mod},
 	"internal/unpack":     {mod},
+	"internal/gitcred":    {mod},
 	"internal/knownhosts": {mod},
 	"internal/mirror":     {mod + "cmd/", mod + "e2e/", mod + "internal/api", mod + "internal/gitsrc", mod + "internal/agent", "github.com/go-git/", "github.com/docker/"},
 	"internal/lifecycle":  {mod},

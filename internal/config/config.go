@@ -37,37 +37,38 @@ type Agent struct {
 	InstanceNotices     string
 	InstanceMetadataURL string
 
-	DeployTarget         string
-	DockerHost           string
-	DockerNetwork        string
-	GitKnownHosts        string
-	SourceEngine         string
-	SourceSparse         bool
-	SourceSubmodules     bool
-	SourceLFS            bool
-	SourceCABundle       string
-	SourceTimeout        time.Duration
-	CacheBackend         string
-	CacheURL             string
-	CachePort            int
-	CacheScope           string
-	CacheMaxEntry        Bytes
-	CacheMaxProject      Bytes
-	CacheUnread          time.Duration
-	DockerCapabilities   string
-	PullImage            bool
-	PullPolicy           string
-	ImageBudget          Bytes
-	JobCPUs              float64
-	JobMemory            Bytes
-	JobPids              int
-	DefaultImage         string
-	OverrideImage        string
-	EnvForwardAllow      []string
-	KeepFailed           bool
-	SourceMirrorPath     string
-	SourceMirrorMaxSize  Bytes
-	SourceAcceptNewHosts bool
+	DeployTarget          string
+	DockerHost            string
+	DockerNetwork         string
+	GitKnownHosts         string
+	SourceEngine          string
+	SourceSparse          bool
+	SourceSubmodules      bool
+	SourceLFS             bool
+	SourceCABundle        string
+	SourceTimeout         time.Duration
+	CacheBackend          string
+	CacheURL              string
+	CachePort             int
+	CacheScope            string
+	CacheMaxEntry         Bytes
+	CacheMaxProject       Bytes
+	CacheUnread           time.Duration
+	DockerCapabilities    string
+	PullImage             bool
+	PullPolicy            string
+	ImageBudget           Bytes
+	JobCPUs               float64
+	JobMemory             Bytes
+	JobPids               int
+	DefaultImage          string
+	OverrideImage         string
+	EnvForwardAllow       []string
+	KeepFailed            bool
+	SourceMirrorPath      string
+	SourceMirrorMaxSize   Bytes
+	SourceAcceptNewHosts  bool
+	SourceKeepCredentials bool
 
 	WorkingDirectory string
 	MinFree          Bytes

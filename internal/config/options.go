@@ -214,6 +214,10 @@ func jobOptions() []Option {
 			field: func(a *Agent) any { return &a.CacheUnread },
 		},
 		{
+			Key: "source.keep_credentials", Default: "true", Help: "Answer what git asks for in later steps of a job (private modules of go, npm) with the credentials of its source, on the same server. false leaves nothing of them.",
+			field: func(a *Agent) any { return &a.SourceKeepCredentials },
+		},
+		{
 			Key: "source.mirror.path", DefaultHelp: "no mirror", Help: "Directory of this agent alone, on this host, that keeps what checkouts fetched for those after them, sealed (docs/source.md). Not with a remote Docker engine.",
 			field: func(a *Agent) any { return &a.SourceMirrorPath },
 		},

@@ -14,10 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/api/client"
+	"github.com/longshore-run/longshore/internal/gitcred"
 	"github.com/longshore-run/longshore/internal/logstream"
 	"github.com/longshore-run/longshore/internal/workflow"
 )
@@ -52,6 +55,11 @@ const (
 	oidcName      = "pulumi.oidc"
 	envFileName   = "PULUMI_ENV"
 	containerEnv  = "/PULUMI_ENV" // the literal path that Pulumi's documentation uses
+	// EnvGitSocket is where the step that gets the source leaves its credentials
+	// for what git asks for later. EnvGitLater is false when it is not to.
+	EnvGitSocket = "LONGSHORE_GIT_SOCKET"
+	EnvGitLater  = "LONGSHORE_SOURCE_KEEP_CREDENTIALS"
+	envGitSSHKey = "LONGSHORE_GIT_SSH_KEY"
 	// EnvKept names the directory for what the agent may keep for other jobs.
 	EnvKept = "LONGSHORE_KEPT"
 	// EnvMirror names the directory of the mirror of repositories, and
@@ -115,6 +123,7 @@ type execution struct {
 	streams *logstream.Streams
 	courier *courier
 	report  *reportFile
+	git     *gitcred.Server // nil for none
 }
 
 func newExecution(o Options, file jobFile) (*execution, error) {
@@ -142,11 +151,44 @@ func newExecution(o Options, file jobFile) (*execution, error) {
 		SpoolDir: file.SpoolDirectory, // not in private, which ends with us
 		Log:      o.Log,
 	})
+	e.serveGit()
 	e.courier = newCourier(e.job, e.streams, e.report, o.Log)
 	return e, nil
 }
 
+// serveGit answers what git asks for later in the job. A job that does not need
+// it goes on without.
+func (e *execution) serveGit() {
+	if e.Executable == "" || e.file.Env[EnvGitLater] == "false" {
+		return
+	}
+	var err error
+	if e.git, err = gitcred.Listen(e.private, func(s string) { e.streams.AddSecret(s) }); err != nil {
+		e.git = nil
+		e.Log.Warn("git gets no credentials after the source was got", zap.Error(err))
+	}
+}
+
+// gitEnv adds to env what lets git ask.
+func (e *execution) gitEnv(env map[string]string) {
+	if e.git == nil {
+		return
+	}
+	all := map[string]string{}
+	for _, kv := range e.Environ {
+		name, value, _ := strings.Cut(kv, "=")
+		all[name] = value
+	}
+	maps.Copy(all, e.file.Definition.Env)
+	maps.Copy(all, env)
+	maps.Copy(env, e.git.Environ(all, e.Executable, e.file.Definition.Env[envGitSSHKey] != ""))
+	env[EnvGitSocket] = e.git.Socket()
+}
+
 func (e *execution) close() {
+	if e.git != nil {
+		e.git.Close()
+	}
 	e.client.CloseIdle()
 	_ = os.RemoveAll(e.private)
 }
@@ -234,6 +276,7 @@ func (e *execution) input() workflow.Input {
 	if f.MirrorDirectory != "" && f.MirrorLimit > 0 {
 		env[EnvMirror], env[EnvMirrorLimit] = f.MirrorDirectory, strconv.FormatInt(f.MirrorLimit, 10)
 	}
+	e.gitEnv(env)
 	if f.OIDCToken != "" {
 		env[EnvOIDC] = f.OIDCToken
 		if path := e.writeOIDC(); path != "" {

@@ -3,9 +3,6 @@ package gitsrc
 // CheckoutWith is Checkout with its waits shortened.
 var CheckoutWith = start
 
-// PublicHostKeys and ParseLocation are looked at by tests.
-const PublicHostKeys = publicHostKeys
-
 // CleanURL returns what is left of a repository URL without its credentials.
 func CleanURL(raw string) (string, error) {
 	l, err := parseLocation(raw)

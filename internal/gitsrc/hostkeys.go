@@ -14,7 +14,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// publicHostKeys are the host keys that the four large hosts publish:
+// PublicHostKeys are the host keys that the four large hosts publish:
 //
 //	https://docs.github.com/en/authentication/keeping-your-account-and-data-secure/githubs-ssh-key-fingerprints
 //	https://docs.gitlab.com/user/gitlab_com/#ssh-known_hosts-entries
@@ -22,7 +22,7 @@ import (
 //	https://learn.microsoft.com/azure/devops/repos/git/use-ssh-keys-to-authenticate
 //
 // A known_hosts file that knows one of these hosts is believed instead.
-const publicHostKeys = `github.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
+const PublicHostKeys = `github.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
 github.com ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg=
 github.com ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQCj7ndNxQowgcQnjshcLrqPEiiphnt+VTTvDP6mHBL9j1aNUkY4Ue1gvwnGLVlOhGeYrnZaMgRK6+PKCUXaDbC7qtbW8gIkhL7aGCsOr/C56SJMy/BCZfxd1nWzAOxSDPgVsmerOBYfNqltV9/hWCqBywINIR+5dIg6JTJ72pcEpEjcYgXkE2YEFXV1JHnsKgbLWNlhScqb2UmyRkQyytRLtL+38TGxkxCflmO+5Z8CSSNY7GidjMIZ7Q4zMjA2n1nGrlTDkzwDCsw+wqFPGQA179cnfGWOWRVruj16z6XyvxvjJwbz0wQZ75XK5tKSb7FNyeIEs4TT4jk+S4dhPeAUC5y+bDYirYgM4GC7uEnztnZyaVWQ7B381AK4Qdrwt51ZqExKbQpTUNn+EjqoTwvqNj4kqx5QUCI0ThS/YkOxJCXmPUWZbhjpCg56i+2aB6CmK2JGhn57K5mj0MNdBXA4/WnwH6XoPWJzK5Nyu2zB3nAZp+S5hpQs+p1vN1/wsjk=
 gitlab.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAfuCHKVTjquxvt6CM6tdG4SLp1Btn/nOeHHE5UOzRdf
@@ -128,11 +128,11 @@ func changed(address string, key ssh.PublicKey, where string) error {
 		"Someone may be between you and the host. If its owner says that the key was changed, replace the line.")
 }
 
-// builtInKeys returns the keys of publicHostKeys for address.
+// builtInKeys returns the keys of PublicHostKeys for address.
 func builtInKeys(address string) []ssh.PublicKey {
 	name := knownhosts.Normalize(address)
 	var keys []ssh.PublicKey
-	rest := []byte(publicHostKeys)
+	rest := []byte(PublicHostKeys)
 	for {
 		_, hosts, key, _, after, err := ssh.ParseKnownHosts(rest)
 		if err != nil { // the end

@@ -285,14 +285,19 @@ func (c *checkout) explainHandshake(err error, state *handshake) error {
 	}
 }
 
-// parseKey reads a private key, also one that lost its last newline or had its
-// newlines written as \n on the way through a form or a variable.
-func parseKey(key []byte, passphrase string) (ssh.Signer, error) {
+// normalKey gives a private key its newlines back.
+func normalKey(key []byte) []byte {
 	key = bytes.ReplaceAll(key, []byte("\r\n"), []byte("\n"))
 	if !bytes.Contains(bytes.TrimSpace(key), []byte("\n")) {
 		key = bytes.ReplaceAll(key, []byte(`\n`), []byte("\n"))
 	}
-	key = append(bytes.TrimSpace(key), '\n')
+	return append(bytes.TrimSpace(key), '\n')
+}
+
+// parseKey reads a private key, also one that lost its last newline or had its
+// newlines written as \n on the way through a form or a variable.
+func parseKey(key []byte, passphrase string) (ssh.Signer, error) {
+	key = normalKey(key)
 	signer, err := ssh.ParsePrivateKey(key)
 	var locked *ssh.PassphraseMissingError
 	if errors.As(err, &locked) {
