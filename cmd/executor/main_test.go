@@ -44,7 +44,7 @@ func TestCommandLines(t *testing.T) {
 		"a stack that is none":                 {[]string{"pulumi", "update", "--stackIdentity=dev"}, 1, "", "want organization/project/stack"},
 		"no pulumi":                            {[]string{"pulumi", "update", "--stackIdentity=a/b/c"}, 1, "", "must hold the Pulumi CLI"},
 		"flags of a later service are ignored": {[]string{"pulumi", "update", "--stackIdentity=dev", "--shiny=1", "--new"}, 1, "", "want organization/project/stack"},
-		"a template of a registry":             {[]string{"getsource", "template", "--sourceUrl=registry://templates/a/b/c", "--workDir=x"}, 1, "", "not supported"},
+		"a template of a registry":             {[]string{"getsource", "template", "--sourceUrl=registry://templates/a/b", "--workDir=x"}, 1, "", "write it as registry://templates/"},
 		"no job file":                          {[]string{"run", "--job-file", "/nowhere/job.json"}, 1, "", "job file: open /nowhere/job.json"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -70,10 +70,11 @@ func (p *program) getsource() *cobra.Command {
 			if err := need(c, "sourceUrl", "workDir"); err != nil {
 				return err
 			}
-			if strings.HasPrefix(sourceURL, "registry://") {
-				return fmt.Errorf("template %s: templates of a registry are not supported, use the URL of the template's git repository", sourceURL)
+			find := func(context.Context, string) (gitsrc.Request, error) { return gitsrc.Template(sourceURL) }
+			if strings.HasPrefix(sourceURL, registryScheme) {
+				find = p.registryTemplate
 			}
-			t, err := gitsrc.Template(sourceURL)
+			t, err := find(c.Context(), sourceURL)
 			if err != nil {
 				return err
 			}
@@ -81,7 +82,7 @@ func (p *program) getsource() *cobra.Command {
 			return p.checkout(c.Context(), t)
 		},
 	})
-	template.Flags().StringVar(&sourceURL, "sourceUrl", "", "URL of the template, such as https://host/owner/repo/tree/main/folder or https://host/template.tar.gz")
+	template.Flags().StringVar(&sourceURL, "sourceUrl", "", "URL of the template, such as https://host/owner/repo/tree/main/folder, https://host/template.tar.gz or registry://templates/source/publisher/name")
 	template.Flags().StringVar(&workDir, "workDir", "", "directory for the work tree")
 	parent.AddCommand(git, template)
 	return parent
@@ -105,6 +106,9 @@ func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 		Password:      p.getenv("LONGSHORE_GIT_PASSWORD"),
 		SSHKey:        []byte(p.getenv("LONGSHORE_GIT_SSH_KEY")),
 		SSHPassphrase: p.getenv("LONGSHORE_GIT_SSH_PASSPHRASE"),
+	}
+	if r.Anonymous {
+		r.Auth = gitsrc.Auth{}
 	}
 	r.CA = []byte(p.getenv("LONGSHORE_SOURCE_CA"))
 	if limit := p.getenv("LONGSHORE_SOURCE_TIMEOUT"); limit != "" {
@@ -133,7 +137,7 @@ func (p *program) checkout(ctx context.Context, r gitsrc.Request) error {
 	if err != nil {
 		return err
 	}
-	if c := gitcred.GitHub(p.getenv, later.Scheme, later.Host); c != nil && later.Auth.Password == "" {
+	if c := gitcred.GitHub(p.getenv, later.Scheme, later.Host); c != nil && later.Auth.Password == "" && !r.Anonymous {
 		r.Auth = gitsrc.Auth{Token: c.Password}
 	}
 	return untilSignal(ctx, func(ctx context.Context) error {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -44,6 +45,9 @@ type Request struct {
 	// Archive says that URL is that of an archive (.tar.gz, .tgz or .zip), which
 	// is downloaded and unpacked instead.
 	Archive bool
+	// Anonymous says that URL needs no credentials, because it is a secret itself:
+	// its query is shown nowhere.
+	Anonymous bool
 	// Branch is a branch, a tag or a full ref name (refs/...). Commit is a full
 	// or short commit hash. At most one is set; neither means the branch that
 	// the remote calls HEAD.
@@ -175,6 +179,10 @@ func newCheckout(r Request, stall, firstWait time.Duration) (*checkout, error) {
 	}
 	c := &checkout{req: r, at: at, cred: at.credentials(r.Auth), transport: transport, stall: stall, firstWait: firstWait}
 	mask := newMask(at, c.cred)
+	if _, query, ok := strings.Cut(at.path, "?"); ok && r.Anonymous {
+		inner := mask
+		mask = func(s string) string { return strings.ReplaceAll(inner(s), query, "[secret]") }
+	}
 	if r.Auth.Token != c.cred.Token || r.Auth.Password != c.cred.Password {
 		inner, given := mask, newMask(at, r.Auth) // given, but of no use for this URL: hide it all the same
 		mask = func(s string) string { return given(inner(s)) }

@@ -20,8 +20,7 @@ var fullHash = regexp.MustCompile(`^[0-9a-f]{40}$`)
 //
 // where a ref is one path segment: a branch whose name holds a slash must be
 // written with %2F. Only URL, Archive, Branch, Commit and RepoDir of the request are
-// set.
-// registry:// is refused for now.
+// set. registry:// is for the service to resolve.
 func Template(sourceURL string) (Request, error) {
 	l, err := parseLocation(sourceURL)
 	if err != nil {

@@ -51,7 +51,7 @@ func parseLocation(raw string) (location, error) {
 	case "git+ssh", "ssh+git":
 		l.scheme = "ssh"
 	case "registry":
-		return location{}, problem(KindRequest, "registry:// templates cannot be resolved yet", "Name the template's repository by its https:// URL.")
+		return location{}, problem(KindRequest, "registry:// is for templates that the service keeps", "Name the repository by its https:// URL.")
 	default:
 		return location{}, problem(KindRequest, "repository URLs that begin with "+l.scheme+":// are not supported", "Use https://, ssh:// or git@host:path.")
 	}
