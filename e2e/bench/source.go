@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -59,9 +60,41 @@ func source(ctx context.Context, b *bench, out io.Writer) error {
 		return err
 	}
 	repository, dir := server.URL+"/large.git", filepath.Join(b.dir, "b6-work")
+	far, err := overLink(handler)
+	if err != nil {
+		return err
+	}
+	defer far.Close()
+	remote := far.URL + "/large.git"
+	get := func(env []string, repository string, more ...string) []string {
+		args := []string{b.programs.Executor, "getsource", "git", "--repoURL=" + repository, "--workDir=" + dir}
+		return slices.Concat([]string{"env"}, env, args, more)
+	}
 	ours := func(engine string, more ...string) []string {
-		args := []string{b.programs.Executor, "getsource", "git", "--repoURL=" + repository, "--workDir=" + dir, "--branch=main"}
-		return append(append([]string{"env", "LONGSHORE_SOURCE_ENGINE=" + engine}, args...), more...)
+		return get([]string{"LONGSHORE_SOURCE_ENGINE=" + engine}, repository, append(more, "--branch=main")...)
+	}
+	fill := func(name, commit string) (env []string, err error) {
+		return fillMirror(ctx, filepath.Join(root, name), dir, func(env []string) []string { return get(env, repository, "--commit="+commit) })
+	}
+	newest, err := gitserver.Git(ctx, "-C", bare, "rev-parse", "main")
+	if err != nil {
+		return err
+	}
+	before, err := gitserver.Git(ctx, "-C", bare, "rev-parse", "main~1")
+	if err != nil {
+		return err
+	}
+	warm, err := fill("warm", newest)
+	if err != nil {
+		return err
+	}
+	older, err := fill("older", before)
+	if err != nil {
+		return err
+	}
+	files, err := onlyFiles(ctx, root, bare, dir)
+	if err != nil {
+		return err
 	}
 	runs := map[string][]string{
 		"git clone --depth 1":       {"git", "clone", "--quiet", "--depth", "1", "--branch", "main", repository, dir},
@@ -69,8 +102,19 @@ func source(ctx context.Context, b *bench, out io.Writer) error {
 		"ours, git, repoDir 1%":     ours("git", "--repoDir=project"),
 		"go-git PlainClone depth 1": {self, plainClone, repository, dir},
 		"ours, go-git":              ours("go-git"),
+
+		"git init, and read-tree of a pack that is there": files,
+		"ours, git, from the mirror":                      get(warm, repository, "--branch=main"),
+		"ours, git, the commit before from the mirror":    get(older, repository, "--branch=main"),
+		"git clone --depth 1, link":                       {"git", "clone", "--quiet", "--depth", "1", "--branch", "main", remote, dir},
+		"ours, git, link":                                 get(nil, remote, "--branch=main"),
+		"ours, git, from the mirror, link":                get(warm, remote, "--branch=main"),
 	}
-	order := []string{"git clone --depth 1", "ours, git", "ours, git, repoDir 1%", "go-git PlainClone depth 1", "ours, go-git"}
+	order := []string{
+		"git clone --depth 1", "ours, git", "ours, git, repoDir 1%", "go-git PlainClone depth 1", "ours, go-git",
+		"git init, and read-tree of a pack that is there", "ours, git, from the mirror", "ours, git, the commit before from the mirror",
+		"git clone --depth 1, link", "ours, git, link", "ours, git, from the mirror, link",
+	}
 	took, all, own := map[string]series{}, map[string]int64{}, map[string]int64{}
 	for i := range b.samples(5, 1) {
 		for _, name := range order {
@@ -86,7 +130,8 @@ func source(ctx context.Context, b *bench, out io.Writer) error {
 		}
 	}
 	fmt.Fprintf(out, "%d files, %s objects in the history, over loopback HTTP from `git http-backend`, interleaved. Memory is the peak of all\n"+
-		"processes together, looked at every 20 ms, what they share counted once, and of the executor by itself.\n\n", folders*sourceFolder, objectCount(objects))
+		"processes together, looked at every 20 ms, what they share counted once, and of the executor by itself. The link has\n"+
+		"100 Mbit/s and waits 20 ms before each request.\n\n", folders*sourceFolder, objectCount(objects))
 	fmt.Fprintf(out, "| | samples | p50 | p95 | memory | executor |\n|---|---|---|---|---|---|\n")
 	for _, name := range order {
 		self := "-"
@@ -103,6 +148,13 @@ func source(ctx context.Context, b *bench, out io.Writer) error {
 	fmt.Fprintf(out, "- memory over that of git clone: %s (target 64 MiB): %s\n", mebibytes(over), verdict(over < 64<<20))
 	fmt.Fprintf(out, "- sparse: %.2f x of all (target 0.2 x): %s\n", sparse, verdict(sparse <= 0.2))
 	fmt.Fprintf(out, "- go-git engine: %.2f x the time of its plain clone (target 1 x): %s; %.2f x its memory (target 1.5 x): %s\n", plain, verdict(plain <= 1), memory, verdict(memory <= 1.5))
+	near, linked := ratio("ours, git, from the mirror", "ours, git"), ratio("ours, git, from the mirror, link", "ours, git, link")
+	fmt.Fprintf(out, "- warm mirror: %.2f x of ours without it, %.2f x over the link (target 0.25 x): %s; %.2f x `git clone --depth 1`, %.2f x over the link\n",
+		near, linked, verdict(max(near, linked) <= 0.25), ratio("ours, git, from the mirror", order[0]), ratio("ours, git, from the mirror, link", "git clone --depth 1, link"))
+	floor := took["git init, and read-tree of a pack that is there"].p50()
+	beside := func(name string) float64 { return (took[name].p50() - floor).Seconds() }
+	fmt.Fprintf(out, "- beside writing the files, which takes %.2f s with nothing to fetch: %.2f s without the mirror, %.2f s with it; over the link %.2f s and %.2f s\n",
+		floor.Seconds(), beside("ours, git"), beside("ours, git, from the mirror"), beside("ours, git, link"), beside("ours, git, from the mirror, link"))
 	return nil
 }
 
