@@ -157,9 +157,19 @@ func TestTheCacheOfNpm(t *testing.T) {
 
 	second := k.job(files)
 	second.does("cache restore", "cache: npm: hit: npm-installed-", "cache: npm: skipped: npm-linux-", "not needed")
-	second.does("dependencies download", "$ npm install --no-save --prefer-offline\n", "up to date")
+	second.does("dependencies download", "node_modules was kept and is what package-lock.json says")
 	second.has("node_modules/is-odd/package.json")
 	second.does("cache save", "cache: npm: skipped: npm-installed-", "restored from this entry", "cache: npm: skipped: npm-linux-")
+
+	// A script of the project is npm's to run.
+	plain := files["package.json"]
+	files["package.json"] = strings.Replace(plain, "{", `{"scripts":{"postinstall":"echo ran > ran"},`, 1)
+	scripted := k.job(files)
+	scripted.does("cache restore", "cache: npm: hit: npm-installed-")
+	scripted.does("dependencies download", "$ npm install --no-save --prefer-offline\n", "up to date")
+	scripted.has("ran")
+	scripted.has("node_modules/is-odd/package.json")
+	files["package.json"] = plain
 
 	// A package.json that does not fit: npm's own refusal, as without a cache.
 	files["package.json"] = strings.Replace(files["package.json"], "3.0.1", "3.0.0", 1)

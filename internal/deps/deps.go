@@ -93,6 +93,9 @@ func (i Installation) install(ctx context.Context, out io.Writer, env []string, 
 		if why := unlike(i.dir); why != "" {
 			fmt.Fprintln(out, "not verified but installed anew: "+why)
 			kept = false
+		} else if whole(i.dir) {
+			fmt.Fprintln(out, "node_modules was kept and is what package-lock.json says: nothing to install")
+			return nil
 		}
 	}
 	for _, command := range i.Commands {

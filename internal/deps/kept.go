@@ -42,6 +42,61 @@ func unlike(dir string) string {
 	return ""
 }
 
+// whole reports whether the node_modules in dir holds each package of
+// package-lock.json in its version, by npm's own list of what it installed, and
+// npm would have no script of the project to run. Then npm has nothing to do.
+// Unlike must have found nothing.
+func whole(dir string) bool {
+	type pkg struct {
+		Version   string `json:"version"`
+		Integrity string `json:"integrity"`
+		Resolved  string `json:"resolved"`
+		Link      bool   `json:"link"`
+		Optional  bool   `json:"optional"`
+	}
+	read := func(name string, v any) bool {
+		content, err := readBounded(filepath.Join(dir, name))
+		return err == nil && json.Unmarshal(content, v) == nil
+	}
+	var wanted, have struct {
+		Packages map[string]pkg `json:"packages"`
+	}
+	if !read("package-lock.json", &wanted) || !read("node_modules/.package-lock.json", &have) || len(have.Packages) == 0 {
+		return false
+	}
+	for place, w := range wanted.Packages {
+		if !strings.Contains("/"+place, "/node_modules/") { // the project itself, or a workspace
+			var here struct {
+				Scripts map[string]string `json:"scripts"`
+			}
+			if !read(filepath.Join(filepath.FromSlash(place), "package.json"), &here) {
+				return false
+			}
+			for _, name := range []string{"preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare", "dependencies"} {
+				if here.Scripts[name] != "" {
+					return false
+				}
+			}
+			continue
+		}
+		if !strings.HasPrefix(place, "node_modules/") {
+			return false // below a workspace, which is not kept
+		}
+		if h, ok := have.Packages[place]; !ok && !w.Optional || ok && (h.Version != w.Version || h.Integrity != w.Integrity || h.Resolved != w.Resolved || h.Link != w.Link) {
+			return false
+		}
+		if _, err := os.Stat(filepath.Join(dir, filepath.FromSlash(place))); err != nil && !w.Optional {
+			return false
+		}
+	}
+	for place := range have.Packages {
+		if _, ok := wanted.Packages[place]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // wishes are what a package.json asks for, and what package-lock.json says that
 // it asks for.
 type wishes struct {
