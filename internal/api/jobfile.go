@@ -71,6 +71,9 @@ type Report struct {
 	Outcome Outcome `json:"outcome,omitempty"`
 	// Message says why, in one line without secrets, when Outcome is no success.
 	Message string `json:"message,omitempty"`
+	// Signalled is true once a signal has asked the executor to end its job: its
+	// agent's, or that of whatever else may stop what the job runs in.
+	Signalled bool `json:"signalled,omitempty"`
 }
 
 // Outcome is how a job ended, in the executor's words.
@@ -94,6 +97,7 @@ func (o Outcome) Valid() bool { return o.ExitCode() != 1 }
 // disjoint from those of the user's own commands, which are never passed on.
 const (
 	ExitSucceeded     = 0
+	ExitNotBegun      = 1 // no whole job file came: nothing of the job was run
 	ExitStepFailed    = 10
 	ExitBadDefinition = 11
 	ExitCancelled     = 12

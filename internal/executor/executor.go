@@ -98,11 +98,11 @@ func Run(ctx context.Context, o Options) (exitCode int, err error) {
 	}
 	file, defErr, err := takeJobFile(o.JobFile, o.Stdin, o.Log)
 	if err != nil {
-		return 1, err
+		return api.ExitNotBegun, err
 	}
 	e, err := newExecution(o, file)
 	if err != nil {
-		return 1, err
+		return api.ExitNotBegun, err
 	}
 	defer e.close()
 	if defErr == nil {

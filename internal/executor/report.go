@@ -31,6 +31,10 @@ func (f *reportFile) end(o api.Outcome, message string) {
 	f.change(func(r *api.Report) { r.Outcome, r.Message = o, message })
 }
 
+func (f *reportFile) signalled() {
+	f.change(func(r *api.Report) { r.Signalled = true })
+}
+
 func (f *reportFile) delivered() {
 	f.change(func(r *api.Report) { r.Delivered = true })
 }

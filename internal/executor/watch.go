@@ -49,6 +49,7 @@ func (e *execution) watchSignals(ctx context.Context, stop context.CancelCauseFu
 			switch {
 			case !asked:
 				asked = true
+				e.report.signalled()
 				stop(ErrCancelled)
 			case !named:
 				named = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -101,11 +102,18 @@ func (j *run) settleEntry() error {
 	return j.o.Ledger.Drop(j.work.JobID)
 }
 
-// remove frees what the job held.
+// remove frees what the job held. What cannot be removed within a while, as when
+// the engine is away for longer, is left to Tidy.
 func (j *run) remove(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
-	if err := j.workload.Remove(ctx); err != nil {
+	began := time.Now()
+	err := j.workload.Remove(ctx)
+	for err != nil && ctx.Err() == nil && time.Since(began) < removeRetries {
+		sleep(ctx, removePause)
+		err = j.workload.Remove(ctx)
+	}
+	if err != nil {
 		j.o.Metrics.unremoved.Inc()
 		j.log.Warn("something of the job was left behind", zap.String("workload", j.workload.ID()), zap.Error(err))
 	}

@@ -16,7 +16,7 @@ func FuzzReport(f *testing.F) {
 	f.Add(`{"step":2,"status":"succeeded","delivered":true,"outcome":"succeeded"}`, 0, false)
 	f.Add(`{"step":-1,"status":"failed","outcome":"step-failed"}`, 10, true)
 	f.Add(`{"step":1e9,"outcome":"whatever"}`, -1, false)
-	known := map[string]bool{outcomeCrashed: true, outcomeOutOfMemory: true}
+	known := map[string]bool{outcomeCrashed: true, outcomeOutOfMemory: true, outcomeStopped: true, outcomeNeverStarted: true}
 	for _, o := range []api.Outcome{
 		api.OutcomeSucceeded, api.OutcomeStepFailed, api.OutcomeBadDefinition, api.OutcomeCancelled, api.OutcomeTimedOut, api.OutcomeServiceLost,
 	} {

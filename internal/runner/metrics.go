@@ -14,6 +14,7 @@ const (
 	outcomeCrashed       = "executor-crashed"
 	outcomeOutOfMemory   = "out-of-memory"
 	outcomeRemoved       = "removed"
+	outcomeStopped       = "stopped" // by somebody else, and in order
 	outcomeStartFailed   = "start-failed"
 	outcomeNotOurs       = "not-ours" // the service had ended it before it began
 	outcomeDuplicate     = "duplicate"
@@ -65,7 +66,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	})
 	for _, o := range []string{
 		string(api.OutcomeSucceeded), string(api.OutcomeStepFailed), outcomeBadDefinition, outcomeCancelled,
-		outcomeTimedOut, string(api.OutcomeServiceLost), outcomeCrashed, outcomeOutOfMemory, outcomeRemoved,
+		outcomeTimedOut, string(api.OutcomeServiceLost), outcomeCrashed, outcomeOutOfMemory, outcomeRemoved, outcomeStopped,
 		outcomeStartFailed, outcomeNotOurs, outcomeDuplicate, outcomeInternalError,
 		outcomeNeverStarted, outcomeHostLost, outcomeLeft,
 	} {

@@ -282,7 +282,7 @@ func TestTidy(t *testing.T) {
 			b := killed(t, s, fake.Script{Executor: func(context.Context, fake.Job) backend.Exit {
 				s.succeed(0)
 				s.set(func() { s.away = true })
-				return backend.Exit{Code: 1}
+				return backend.Exit{Code: 2}
 			}}, runner.Options{}, nil, false)
 			b.r.Handle(t.Context(), work("d"))
 			b.r.Tidy(t.Context()) // in vain
@@ -291,7 +291,7 @@ func TestTidy(t *testing.T) {
 			}
 			s.set(func() { s.away = false })
 			b.r.Tidy(t.Context())
-			if h := b.history(); !strings.HasSuffix(h, "1 failed") || !strings.Contains(b.log(1), "crashed with exit code 1") {
+			if h := b.history(); !strings.HasSuffix(h, "1 failed") || !strings.Contains(b.log(1), "crashed with exit code 2") {
 				t.Errorf("steps %q, log %q", h, b.log(1))
 			}
 			b.clean(t)

@@ -114,6 +114,8 @@ const (
 	slack         = 30 * time.Second       // for a ladder to be climbed on a busy machine
 	settleTime    = 500 * time.Millisecond // for an executor that failed by itself to end before it is told to
 	removeTimeout = 2 * time.Minute
+	removePause   = 2 * time.Second  // between two attempts
+	removeRetries = 20 * time.Second // about as long as a container engine takes to restart
 )
 
 // Runner runs claimed jobs, any number of them at the same time.

@@ -363,6 +363,49 @@ func TestALostWorkloadIsExplained(t *testing.T) {
 	})
 }
 
+// TestAnExecutorThatNeverGotItsJobHasChangedNothing: its agent ended between the
+// start of the container and the job file.
+func TestAnExecutorThatNeverGotItsJobHasChangedNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(definition())
+		g := newRig(s, fake.Script{Executor: func(context.Context, fake.Job) backend.Exit {
+			return backend.Exit{Code: api.ExitNotBegun, Reason: "the executor printed: job file -: unexpected end of JSON input"}
+		}}, runner.Options{})
+		g.r.Handle(t.Context(), work("d"))
+		if g.outcomes(t) != "never-started" || !strings.Contains(g.log(0), "Nothing was changed") || strings.Contains(g.log(0), "pulumi cancel") {
+			t.Errorf("outcome %q, log %q", g.outcomes(t), g.log(0))
+		}
+		if h := g.history(); !strings.HasSuffix(h, "0 failed") {
+			t.Errorf("steps %q", h)
+		}
+	})
+}
+
+// TestAJobThatSomebodyElseStopsSaysSo: its executor took a signal for a cancel,
+// and its agent, which sent none, knows better.
+func TestAJobThatSomebodyElseStopsSaysSo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(definition())
+		g := newRig(s, fake.Script{Executor: func(ctx context.Context, _ fake.Job) backend.Exit {
+			s.succeed(1)
+			_ = s.Step(ctx, 2, api.StepRunning)
+			_ = s.Step(ctx, 2, api.StepFailed)
+			return backend.Exit{Code: api.ExitCancelled, Report: &api.Report{
+				Step: 2, Status: api.StepFailed, Delivered: true, Outcome: api.OutcomeCancelled, Signalled: true,
+			}}
+		}}, runner.Options{})
+		g.r.Handle(t.Context(), work("d"))
+		if g.outcomes(t) != "stopped" || !strings.Contains(g.log(2), "told to stop") {
+			t.Errorf("outcome %q, log %q", g.outcomes(t), g.log(2))
+		}
+		if h := g.history(); !strings.HasSuffix(h, "2 running, 2 failed") {
+			t.Errorf("steps %q, want the status told once", h)
+		}
+	})
+}
+
 func TestAPanicFailsTheJobOnly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

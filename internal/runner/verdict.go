@@ -48,7 +48,7 @@ const stackAdvice = " If it was changing infrastructure, the stack may hold a lo
 func judge(e ending, cause error, limits backend.Limits) verdict {
 	report := believable(e.exit.Report)
 	if e.err == nil && report != nil && report.Outcome != "" {
-		return reported(*report, e.exit, limits)
+		return reported(*report, e.exit, cause, limits)
 	}
 	v := verdict{failed: true, step: unknownStep}
 	if report != nil {
@@ -75,6 +75,9 @@ func judge(e ending, cause error, limits backend.Limits) verdict {
 	case e.err != nil:
 		v.outcome = outcomeCrashed
 		v.line = fmt.Sprintf("How the job ended cannot be found out: %v.", e.err) + stackAdvice
+	case e.exit.Code == api.ExitNotBegun && report == nil:
+		v.outcome, v.step = outcomeNeverStarted, 0
+		v.line = fmt.Sprintf("The executor ended before the first step%s, as happens when its agent ends while it starts the job. Nothing was changed; deploy again.", inBrackets(e.exit.Reason))
 	case e.exit.Code == 0:
 		v.outcome = outcomeCrashed
 		v.line = "The executor ended without a word (exit code 0 and no report). That counts as a failure: something else may have stopped it." + stackAdvice
@@ -101,7 +104,7 @@ func believable(r *api.Report) *api.Report {
 }
 
 // reported judges a job whose executor had the time to say how it ended.
-func reported(r api.Report, exit backend.Exit, limits backend.Limits) verdict {
+func reported(r api.Report, exit backend.Exit, cause error, limits backend.Limits) verdict {
 	v := verdict{outcome: string(r.Outcome), failed: r.Outcome != api.OutcomeSucceeded, step: noStep}
 	switch {
 	case !r.Delivered:
@@ -114,6 +117,10 @@ func reported(r api.Report, exit backend.Exit, limits backend.Limits) verdict {
 		v.outcome = outcomeOutOfMemory
 		v.step, v.told = r.Step, true
 		v.line = outOfMemory("A process of this job", limits)
+	case r.Outcome == api.OutcomeCancelled && r.Signalled && cause == nil:
+		v.outcome = outcomeStopped
+		v.step, v.told = r.Step, true
+		v.line = "It was not the deployment that was cancelled: what the job ran in was told to stop, by a container engine or a machine that ended or restarted, or by somebody on the agent's host. Deploy again."
 	}
 	return v
 }

@@ -127,6 +127,9 @@ func (j *run) supervise(ctx, jobCtx context.Context) verdict {
 func (j *run) conclude(e ending, cause error) verdict {
 	if report := believable(e.exit.Report); report != nil {
 		j.delivered = report.Delivered
+		if j.resumed {
+			report.Signalled = false // the process before this one may have told it
+		}
 	}
 	return judge(e, cause, j.o.Limits)
 }
