@@ -76,6 +76,9 @@ func (b *Backend) Close() error { return b.client.Close() }
 // the engine, then creates, fills and starts the job's container.
 func (b *Backend) Start(ctx context.Context, spec backend.Spec, setup io.Writer) (backend.Workload, error) {
 	image, err := b.image(ctx, spec.Image, setup)
+	if client.IsErrConnectionFailed(err) && b.await(ctx, setup, b.explain(ctx, err)) {
+		image, err = b.image(ctx, spec.Image, setup)
+	}
 	if err != nil {
 		return nil, b.explain(ctx, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -14,6 +15,11 @@ import (
 
 // checkTimeout is short: an engine that is well answers a ping at once.
 const checkTimeout = 5 * time.Second
+
+const (
+	awaitTimeout = time.Minute // longer than an engine takes to restart
+	awaitPause   = 500 * time.Millisecond
+)
 
 // Check reports whether the engine answers and runs Linux containers.
 func (b *Backend) Check(ctx context.Context) error {
@@ -27,6 +33,21 @@ func (b *Backend) Check(ctx context.Context) error {
 		return fmt.Errorf("the Docker engine at %s runs %s containers: jobs need linux ones", b.client.DaemonHost(), pong.OSType)
 	}
 	return nil
+}
+
+// await waits for an engine that went away between the check before the claim
+// and the start of the job, as one that restarts does, and reports whether it is
+// back.
+func (b *Backend) await(ctx context.Context, setup io.Writer, why error) bool {
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	fmt.Fprintf(setup, "waiting for the Docker engine for at most %s: %v\n", awaitTimeout, why)
+	for b.Check(ctx) != nil {
+		if sleep(ctx, awaitPause) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // explain replaces the client's errors about its connection by what an operator

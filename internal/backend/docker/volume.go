@@ -16,6 +16,8 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/volume"
 	"go.uber.org/zap"
+
+	"github.com/longshore-run/longshore/internal/backend"
 )
 
 // The executor reaches a container in a volume, not from a directory of the
@@ -128,7 +130,7 @@ func (b *Backend) createHelper(ctx context.Context, name string, image imageFact
 	created, err := b.client.ContainerCreate(ctx,
 		&container.Config{
 			Image: image.ID, Entrypoint: []string{executorPath}, Cmd: []string{},
-			Labels: map[string]string{labelExecutor: name},
+			Labels: map[string]string{labelExecutor: name, backend.LabelOwner: b.config.Owner},
 		},
 		&container.HostConfig{
 			NetworkMode: "none",
@@ -152,6 +154,12 @@ func (b *Backend) awaitHelper(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	const left = "removing what an agent left behind when it died filling the executor's volume"
+	if owner := helper.Config.Labels[backend.LabelOwner]; owner != "" && owner == b.config.Owner {
+		// This process has the lock of the volume, so it was the one before.
+		b.config.Log.Info(left, zap.String("volume", name))
+		return b.removeContainer(ctx, helper.ID)
+	}
 	info, err := b.client.Info(call)
 	if err != nil {
 		return err
@@ -160,7 +168,7 @@ func (b *Backend) awaitHelper(ctx context.Context, name string) error {
 	created, err1 := time.Parse(time.RFC3339Nano, helper.Created)
 	now, err2 := time.Parse(time.RFC3339Nano, info.SystemTime)
 	if err1 == nil && err2 == nil && now.Sub(created) > staleAfter {
-		b.config.Log.Warn("removing what an agent left behind when it died filling the executor's volume", zap.String("volume", name))
+		b.config.Log.Warn(left, zap.String("volume", name))
 		return b.removeContainer(ctx, helper.ID)
 	}
 	return sleep(ctx, fillPoll)

@@ -34,6 +34,10 @@ const (
 	printedTail = 8 << 10
 )
 
+// maxUnread is how often the report is asked for again of an engine that
+// answers and fails.
+const maxUnread = 8
+
 // workload is one job's container. What its methods learn about the end is kept
 // in exit, so that all of them tell the same.
 type workload struct {
@@ -44,7 +48,8 @@ type workload struct {
 	asking chan struct{} // a lock around asked, one that waiting for can be given up
 	asked  bool          // whether SIGTERM was sent
 
-	killed atomic.Bool // whether SIGKILL was sent
+	killed atomic.Bool  // whether SIGKILL was sent
+	unread atomic.Int32 // how often the engine failed to hand out the report
 
 	mu      sync.Mutex
 	ended   bool
@@ -150,6 +155,9 @@ func (w *workload) report(ctx context.Context) (*api.Report, error) {
 	text, err := w.backend.readContainerFile(ctx, w.id, reportPath)
 	if client.IsErrConnectionFailed(err) {
 		return nil, err // ask again when the engine is back
+	}
+	if errdefs.IsInternal(err) && w.unread.Add(1) <= maxUnread {
+		return nil, err // an engine that shuts down answers so
 	}
 	if err != nil {
 		w.backend.config.Log.Warn("unreadable report", zap.String("container", w.ID()), zap.Error(err))
