@@ -56,8 +56,8 @@ bench: build ## Measure against the floors and write docs/benchmarks.md (ONLY=b1
 	$(GO) run ./e2e/bench -bin $(BIN) -out docs/benchmarks.md $(if $(ONLY),-only $(ONLY))
 
 .PHONY: faults
-faults: build ## Kill, cut and delay under load, check every promise, write docs/reliability.md (SEED=..., DEPLOYMENTS=...)
-	$(GO) run ./e2e/reliability -bin $(BIN) -out docs/reliability.md $(if $(SEED),-seed $(SEED)) $(if $(DEPLOYMENTS),-deployments $(DEPLOYMENTS))
+faults: build ## Kill, cut and delay under load, check every promise, write docs/reliability.md (SEED=..., DEPLOYMENTS=..., CONTAINED=...)
+	$(GO) run ./e2e/reliability -bin $(BIN) -out docs/reliability.md $(if $(SEED),-seed $(SEED)) $(if $(DEPLOYMENTS),-deployments $(DEPLOYMENTS)) $(if $(CONTAINED),-contained $(CONTAINED))
 
 FUZZTIME ?= 30s
 

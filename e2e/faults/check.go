@@ -43,12 +43,15 @@ type row struct {
 
 // check looks at everything once the load has ended, and fills the report.
 func (t *torture) check(ctx context.Context, l *load, r *Report) error {
-	left := t.settle(ctx)
+	left, err := t.settle(ctx)
+	if err != nil {
+		return err
+	}
 	rows, err := t.database(ctx)
 	if err != nil {
 		return fmt.Errorf("read the server's database: %w", err)
 	}
-	runs, err := operations(t.record)
+	runs, err := t.record.all()
 	if err != nil {
 		return err
 	}
@@ -81,23 +84,21 @@ func (t *torture) check(ctx context.Context, l *load, r *Report) error {
 
 // settle waits until nothing of any job is left, and returns what is left after
 // a while nevertheless.
-func (t *torture) settle(ctx context.Context) (left []string) {
+func (t *torture) settle(ctx context.Context) (left []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		left = files(t.Dir, t.Agents)
-		for _, p := range processes(t.Dir) {
-			left = append(left, fmt.Sprintf("process %d of job %s", p.pid, p.job))
-		}
-		if len(left) == 0 || !pause(ctx, 100*time.Millisecond) {
-			return left
+		alive, err := t.target.left(context.WithoutCancel(ctx))
+		left = append(files(t.Dir, t.Agents), alive...)
+		if err != nil || len(left) == 0 || !pause(ctx, 100*time.Millisecond) {
+			return left, err
 		}
 	}
 }
 
 // remains takes what settle has found.
 func remains(left []string, rows []*row) Invariant {
-	i := Invariant{Name: "I4", Says: "no process, directory or spool of a job is left behind", Unit: "jobs", Broken: left}
+	i := Invariant{Name: "I4", Says: "no process, container, directory or spool of a job is left behind", Unit: "jobs", Broken: left}
 	for _, r := range rows {
 		i.Checked += int64(len(r.jobs))
 	}
@@ -229,7 +230,7 @@ func (t *torture) justified(r *row, d *deployment) (how string, ok bool) {
 			return "failed, its executor was killed", true
 		case cancelled:
 			return "failed, cancelled", true
-		case !ran && t.kills[Agent] > 0:
+		case !ran && t.kills[Agent] > 0 && strings.Contains(r.log, "Nothing was changed; deploy again"):
 			return "failed, its agent was killed before it was started", true
 		}
 		return "failed without a cause", false
@@ -245,8 +246,8 @@ func tail(log string) string {
 func (t *torture) capacity(runs []*operation) Invariant {
 	i := Invariant{Name: "I6", Says: "no agent runs more at a time than it may", Unit: "agents", Checked: int64(t.Agents)}
 	for n := range t.Agents {
-		agent := fmt.Sprintf("agent-%d", n+1)
-		if most := most(runs, t.Dir, agent); most > t.Concurrency {
+		agent := agentName(n)
+		if most := most(runs, agent); most > t.Concurrency {
 			i.broken("%s ran %d at a time, and may run %d", agent, most, t.Concurrency)
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -33,7 +32,11 @@ type Options struct {
 	Deployments int
 	Stacks      int // they are spread over; deployments of one stack run one after the other
 	Agents      int
-	Concurrency int // of each agent
+	Concurrency int  // of each agent
+	Docker      bool // jobs are containers, and processes otherwise
+
+	Long    float64       // chance of a deployment to take long
+	LongFor time.Duration // at least, and twice that at most
 
 	FaultEvery time.Duration // between two kills, more or less
 	Kill       map[Victim]int
@@ -111,7 +114,8 @@ type torture struct {
 	server *process
 	agents []*process
 	proxy  *proxy.Proxy
-	record string // the stand-in's
+	record *recorder // of the stand-ins
+	target target
 
 	address string // of the server
 	token   string // of the pool
@@ -126,7 +130,7 @@ type torture struct {
 // found is in the report.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
 	t := &torture{
-		Options: o, record: filepath.Join(o.Dir, "record"),
+		Options: o, target: host{o.Dir, o.Programs.Standin},
 		kills: map[Victim]int{}, killed: map[string]bool{},
 	}
 	if t.Log == nil {
@@ -169,6 +173,9 @@ type process struct {
 
 func (t *torture) start(ctx context.Context) error {
 	var err error
+	if t.record, err = newRecorder(ctx, filepath.Join(t.Dir, "record")); err != nil {
+		return err
+	}
 	if t.address, err = rig.FreeAddress(ctx); err != nil {
 		return err
 	}
@@ -188,8 +195,13 @@ func (t *torture) start(ctx context.Context) error {
 		return err
 	}
 	t.token = pool.TokenValue
+	if t.Docker {
+		if t.target, err = newEngine(ctx, pool.ID, t.Programs.Standin); err != nil {
+			return err
+		}
+	}
 	for i := range t.Agents {
-		name := fmt.Sprintf("agent-%d", i+1)
+		name := agentName(i)
 		a := &process{start: func(ctx context.Context) (*rig.Process, error) { return t.startAgent(ctx, name) }}
 		if a.now, err = a.start(ctx); err != nil {
 			return err
@@ -207,14 +219,19 @@ func (t *torture) startServer(ctx context.Context) (*rig.Process, error) {
 	return s.Process, nil
 }
 
+// agentVariable tells a job the name of its agent.
+const agentVariable = "FAULTS_AGENT"
+
+func agentName(i int) string { return fmt.Sprintf("agent-%d", i+1) }
+
 // startAgent starts an agent that asks often, so that a run is short.
 func (t *torture) startAgent(ctx context.Context, name string) (*rig.Process, error) {
 	s := &rig.Server{Client: *t.through(), Dir: t.Dir}
-	return s.StartAgent(ctx, t.Programs, name, t.token, []string{
-		"--deploy-target", "process", "--agent-name", name, "--concurrency", fmt.Sprint(t.Concurrency),
+	return s.StartAgent(ctx, t.Programs, name, t.token, append([]string{
+		"--agent-name", name, "--concurrency", fmt.Sprint(t.Concurrency), "--env-forward-allowlist", agentVariable,
 		"--poll-wait", "2s", "--polling-interval", "500ms", "--job-status-loop-interval", "1s",
 		"--request-timeout", "5s", "--request-retry-wait", "200ms", "--request-retry-max-wait", "1s", "--circuit-breaker-timeout", "1s",
-	}, []string{"PATH=" + filepath.Dir(t.Programs.Standin) + ":" + os.Getenv("PATH")})
+	}, t.target.flags()...), append(t.target.environment(), agentVariable+"="+name))
 }
 
 // close ends everything that was started, the server last.
@@ -233,6 +250,9 @@ func (t *torture) close() error {
 	}
 	if t.proxy != nil {
 		t.proxy.Close()
+	}
+	if t.record != nil {
+		errs = append(errs, t.record.close())
 	}
 	return errors.Join(errs...)
 }
@@ -280,7 +300,7 @@ func (t *torture) chaos(ctx context.Context) {
 		name := ""
 		switch victim {
 		case Executor:
-			name = t.killExecutor(which)
+			name = t.killExecutor(ctx, which)
 		case Agent:
 			name = t.killFor(ctx, t.agents[which%len(t.agents)], down, &returning)
 		case Server:

@@ -72,6 +72,9 @@ func (t *torture) kind(number int) kind {
 	if dice.Float64() < t.Cancel {
 		k.cancelAfter = time.Millisecond + time.Duration(dice.Float64()*float64(2*time.Second))
 	}
+	if dice.Float64() < t.Long {
+		k.duration = t.LongFor + time.Duration(dice.Float64()*float64(t.LongFor))
+	}
 	return k
 }
 
@@ -107,9 +110,10 @@ func (l *load) run(ctx context.Context) {
 
 // patience is how long a deployment may take, with all that is done to it and
 // to those before it.
-const patience = 3 * time.Minute
+func (t *torture) patience() time.Duration { return 3*time.Minute + 8*t.LongFor }
 
 func (l *load) one(parent context.Context, number int) error {
+	patience := l.t.patience()
 	ctx, cancel := context.WithTimeoutCause(parent, patience, fmt.Errorf("it had not ended after %s", patience))
 	defer cancel()
 	d, err := l.create(ctx, number)
@@ -165,8 +169,8 @@ func (l *load) request(number int, who string) map[string]any {
 		"operationContext": map[string]any{
 			"environmentVariables": map[string]any{
 				"PULUMI_BACKEND_URL":        "https://api.pulumi.com",
-				"PULUMI_STANDIN_RECORD":     l.t.record,
-				"PULUMI_STANDIN_RECORD_ENV": "WHO",
+				"PULUMI_STANDIN_RECORD":     l.t.record.address(),
+				"PULUMI_STANDIN_RECORD_ENV": "WHO," + agentVariable,
 				"PULUMI_STANDIN_LINES":      strconv.Itoa(k.lines),
 				"PULUMI_STANDIN_RATE":       strconv.Itoa(k.rate),
 				"PULUMI_STANDIN_DURATION":   k.duration.String(),

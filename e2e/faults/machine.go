@@ -2,12 +2,13 @@ package faults
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // found is a process of a job, as the machine shows it.
@@ -15,6 +16,32 @@ type found struct {
 	pid      int
 	job      string // its id
 	executor bool   // the executor itself, and not what it started
+}
+
+// host is the target whose jobs are processes.
+type host struct{ dir, standin string }
+
+func (h host) flags() []string { return []string{"--deploy-target", "process"} }
+
+func (h host) environment() []string {
+	return []string{"PATH=" + filepath.Dir(h.standin) + ":" + os.Getenv("PATH")}
+}
+
+func (h host) executors(context.Context) ([]found, error) {
+	var executors []found
+	for _, p := range processes(h.dir) {
+		if p.executor {
+			executors = append(executors, p)
+		}
+	}
+	return executors, nil
+}
+
+func (h host) left(context.Context) (left []string, err error) {
+	for _, p := range processes(h.dir) {
+		left = append(left, fmt.Sprintf("process %d of job %s", p.pid, p.job))
+	}
+	return left, nil
 }
 
 // processes finds the living processes of all jobs below dir: executors by
@@ -53,33 +80,12 @@ func variable(environ []byte, name string) string {
 	return ""
 }
 
-// killExecutor kills one of the executors that are alive, and only it.
-func (t *torture) killExecutor(which int) (name string) {
-	var executors []found
-	for _, p := range processes(t.Dir) {
-		if p.executor {
-			executors = append(executors, p)
-		}
-	}
-	if len(executors) == 0 {
-		return ""
-	}
-	victim := executors[which%len(executors)]
-	t.mu.Lock()
-	t.killed[victim.job] = true // first: whoever looks must not find it dead and not noted
-	t.mu.Unlock()
-	if syscall.Kill(victim.pid, syscall.SIGKILL) != nil {
-		return ""
-	}
-	return "executor of job " + victim.job
-}
-
 // files lists what is left of jobs in the directories of agents.
 func files(dir string, agents int) []string {
 	var left []string
 	for i := range agents {
 		for _, kind := range []string{"jobs", "spool"} {
-			parent := filepath.Join(dir, "agent-"+strconv.Itoa(i+1), kind)
+			parent := filepath.Join(dir, agentName(i), kind)
 			entries, _ := os.ReadDir(parent)
 			for _, entry := range entries {
 				left = append(left, filepath.Join(parent, entry.Name()))

@@ -7,29 +7,39 @@ import (
 	"time"
 
 	"github.com/longshore-run/longshore/e2e/faults"
+	"github.com/longshore-run/longshore/internal/testkit"
 )
 
 // TestEveryPromiseHoldsUnderFaults is a short run of what "make faults" does at
 // length. LONGSHORE_SEED repeats another one.
 func TestEveryPromiseHoldsUnderFaults(t *testing.T) {
 	t.Parallel()
-	report, err := faults.Run(t.Context(), faults.Options{
-		Programs: programs, Dir: kept(t), Seed: number(t, "LONGSHORE_SEED", 1),
-		Deployments: int(number(t, "LONGSHORE_DEPLOYMENTS", 30)), Stacks: 10, Agents: 2, Concurrency: 2,
-		FaultEvery: 2 * time.Second,
-		Kill:       map[faults.Victim]int{faults.Agent: 3, faults.Server: 2, faults.Executor: 1},
-		Network:    faults.Rough(), Cancel: 0.1,
-		Log: t.Output(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d deployments in %s; kills %v; ends %v", report.Options.Deployments, report.Took.Round(time.Second), report.Kills, report.Ends)
-	for _, i := range report.Invariants {
-		t.Logf("%s %s: %d %s", i.Name, i.Says, i.Checked, i.Unit)
-	}
-	if err := report.Err(); err != nil {
-		t.Error(err)
+	for _, docker := range []bool{false, true} {
+		t.Run(map[bool]string{false: "process", true: "docker"}[docker], func(t *testing.T) {
+			t.Parallel()
+			if docker {
+				testkit.Need(t, "docker")
+				testkit.Need(t, "busybox")
+			}
+			report, err := faults.Run(t.Context(), faults.Options{
+				Programs: programs, Dir: kept(t), Seed: number(t, "LONGSHORE_SEED", 1), Docker: docker,
+				Deployments: int(number(t, "LONGSHORE_DEPLOYMENTS", 30)), Stacks: 10, Agents: 2, Concurrency: 2,
+				FaultEvery: 2 * time.Second,
+				Kill:       map[faults.Victim]int{faults.Agent: 3, faults.Server: 2, faults.Executor: 1},
+				Network:    faults.Rough(), Cancel: 0.1,
+				Log: t.Output(),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d deployments in %s; kills %v; ends %v", report.Options.Deployments, report.Took.Round(time.Second), report.Kills, report.Ends)
+			for _, i := range report.Invariants {
+				t.Logf("%s %s: %d %s", i.Name, i.Says, i.Checked, i.Unit)
+			}
+			if err := report.Err(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

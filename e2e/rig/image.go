@@ -15,9 +15,10 @@ import (
 )
 
 // ImportImage makes a small job image without a registry: the static busybox
-// with its applets, and the stand-in as /usr/bin/pulumi.
-func ImportImage(ctx context.Context, reference, busybox, standin string) error {
-	docker, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+// with its applets, and the stand-in as /usr/bin/pulumi. to names another engine
+// than that of the environment.
+func ImportImage(ctx context.Context, reference, busybox, standin string, to ...client.Opt) error {
+	docker, err := client.NewClientWithOpts(append([]client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}, to...)...)
 	if err != nil {
 		return fmt.Errorf("import %s: %w", reference, err)
 	}

@@ -13,7 +13,8 @@
 //
 // Environment variables direct it:
 //
-//	PULUMI_STANDIN_RECORD          file to which it appends a JSON line for its start, each signal and its end;
+//	PULUMI_STANDIN_RECORD          file to which it appends a JSON line for its start, each signal and its end,
+//	                               or tcp://host:port, to which it sends them;
 //	                               the end says how many of PULUMI_STANDIN_LINES it printed
 //	PULUMI_STANDIN_RECORD_ENV      names of variables, by commas, whose values go into the start line
 //	PULUMI_STANDIN_DURATION        how long an operation takes ("5s")

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
 )
 
 // recorder appends what happens to a file, one JSON object a line, each in a
-// single write, so that several processes may share the file.
+// single write, so that several processes may share the file. Instead of a file
+// it may be an address, which a process in a container reaches, too.
 type recorder struct {
-	file  *os.File
+	to    io.Writer
 	lines int64 // printed by request
 }
 
@@ -31,15 +35,22 @@ func openRecorder(env func(string) string) *recorder {
 	if path == "" {
 		return &recorder{}
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		f = os.Stderr
+	var to io.Writer
+	var err error
+	if address, ok := strings.CutPrefix(path, "tcp://"); ok {
+		dialer := net.Dialer{Timeout: 10 * time.Second}
+		to, err = dialer.DialContext(context.Background(), "tcp", address)
+	} else {
+		to, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	}
-	return &recorder{file: f}
+	if err != nil {
+		to = os.Stderr
+	}
+	return &recorder{to: to}
 }
 
 func (r *recorder) write(e event) {
-	if r.file == nil {
+	if r.to == nil {
 		return
 	}
 	e.Time, e.Pid = time.Now().UTC().Format(time.RFC3339Nano), os.Getpid()
@@ -47,7 +58,7 @@ func (r *recorder) write(e event) {
 	if err != nil {
 		return
 	}
-	_, _ = r.file.Write(append(line, '\n'))
+	_, _ = r.to.Write(append(line, '\n'))
 }
 
 func (r *recorder) start(argv []string, env func(string) string) {
