@@ -68,6 +68,7 @@ func Rough() map[proxy.Class][]proxy.Rate {
 		{Chance: 0.01, Fault: proxy.Fail(502)},
 		{Chance: 0.01, Fault: proxy.Throttle("1")},
 		{Chance: 0.01, Fault: proxy.Page()},
+		{Chance: 0.01, Fault: proxy.Block()},
 	}
 	// What the server may have done before the caller hears nothing of it.
 	done := []proxy.Rate{

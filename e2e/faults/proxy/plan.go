@@ -59,6 +59,13 @@ func Page() Fault {
 	return Fault{Kind: Answer, Code: http.StatusOK, Body: "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body><h1>Please sign in to the network</h1></body></html>\n"}
 }
 
+// Block answers with the page of a proxy that lets nobody through.
+func Block() Fault {
+	page := Page()
+	page.Code = http.StatusForbidden
+	return page
+}
+
 func (f Fault) write(w http.ResponseWriter) {
 	body, kind := f.Body, "text/html; charset=utf-8"
 	if body == "" {

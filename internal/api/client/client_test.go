@@ -163,6 +163,8 @@ var replies = map[string]struct {
 	"403":                  {answer: status(403, `{"code":403,"message":"not yours"}`), refused: true, gone: true, api: true, says: "not yours"},
 	"404":                  {answer: status(404, `{"code":404,"message":"no such job"}`), gone: true, api: true, says: "no such job"},
 	"410":                  {answer: status(410, `{}`), gone: true, api: true, says: "410 Gone"},
+	"403 of a proxy":       {answer: status(403, `<!DOCTYPE html><html><h1>Blocked</h1>`), retryable: true, says: "a proxy or login page"},
+	"404 of a proxy":       {answer: status(404, `<html><h1>No such host</h1>`), retryable: true, says: "web page"},
 	"400":                  {answer: status(400, `{"code":400,"message":"bad"}`), api: true, says: "bad"},
 	"a token in a message": {answer: status(400, `{"message":"what is `+token+`?"}`), api: true, says: "what is [secret]?"},
 	"408":                  {answer: status(408, ``), retryable: true, api: true, says: "408"},

@@ -36,6 +36,8 @@ func (e *Error) Error() string {
 
 func (e *Error) hint() string {
 	switch {
+	case e.Outcome == OutcomeGarbled:
+		return "check that the service URL leads to the service and not to a proxy or login page"
 	case e.Status == http.StatusUnauthorized:
 		return "check that the token is complete, belongs to this service and was not revoked"
 	case e.Status == http.StatusForbidden:
@@ -46,8 +48,6 @@ func (e *Error) hint() string {
 		return "check the service URL, name resolution, proxy variables and firewall"
 	case e.Outcome == OutcomeTimeout:
 		return "check the network path and the load of the service"
-	case e.Outcome == OutcomeGarbled:
-		return "check that the service URL leads to the service and not to a proxy or login page"
 	}
 	return ""
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -126,9 +127,12 @@ func (c *Client) refusal(cl call, began time.Time, res *http.Response, body []by
 	outcome := outcomeOf(res.StatusCode)
 	wait := retryAfter(res.Header.Get("Retry-After"), time.Now())
 	var cause error
-	if res.StatusCode < 400 {
+	switch {
+	case res.StatusCode < 400:
 		cause = fmt.Errorf("reply %d sends this call to %s", res.StatusCode, place(res.Header.Get("Location")))
-	} else {
+	case isPage(res):
+		outcome, cause = OutcomeGarbled, fmt.Errorf("reply %d is a web page, which the service does not send: %s", res.StatusCode, excerpt(body, cl.token))
+	default:
 		e := &api.Error{}
 		var form struct {
 			Message        string `json:"message"`
@@ -145,6 +149,18 @@ func (c *Client) refusal(cl call, began time.Time, res *http.Response, body []by
 	err := c.fail(cl, began, outcome, res.StatusCode, cause)
 	err.retryAfter = wait
 	return err
+}
+
+// isPage reports whether a reply that would end a job, or an agent, is the web
+// page of a proxy on the way: that is no word of the service, whose replies are
+// JSON or empty.
+func isPage(res *http.Response) bool {
+	switch res.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
+		kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+		return kind == "text/html"
+	}
+	return false
 }
 
 // place returns the scheme and host of a redirect: the rest may hold secrets.
