@@ -30,7 +30,7 @@ var banned = map[string][]string{
 	// The cache's engine knows no package manager, its archives no network.
 	"internal/cache":          {mod + "internal/workflow", mod + "internal/executor", mod + "internal/deps", mod + "internal/gitsrc", mod + "internal/blob", "github.com/go-git/", "gocloud.dev/"},
 	"internal/cache/archive":  {mod + "internal/api", "net/http"},
-	"internal/cache/transfer": {mod},
+	"internal/cache/transfer": {mod + "internal/api", mod + "internal/backend", mod + "internal/cache/archive", mod + "internal/deps", mod + "internal/executor", mod + "internal/gitsrc", mod + "internal/workflow"},
 	"internal/deps":           {mod + "internal/workflow", mod + "internal/executor", mod + "internal/api/client", "github.com/go-git/"},
 	// The control plane's rules know neither HTTP routes nor SQL.
 	"internal/control": {mod + "internal/server", mod + "internal/store", mod + "internal/backend", mod + "internal/runner", "modernc.org/", "github.com/go-chi/", "github.com/docker/", "gocloud.dev"},
@@ -50,6 +50,7 @@ var banned = map[string][]string{
 	// Leaves.
 	"internal/redact":     {mod},
 	"internal/unpack":     {mod},
+	"internal/stall":      {mod},
 	"internal/gitcred":    {mod},
 	"internal/knownhosts": {mod},
 	"internal/mirror":     {mod + "cmd/", mod + "e2e/", mod + "internal/api", mod + "internal/gitsrc", mod + "internal/agent", "github.com/go-git/", "github.com/docker/"},

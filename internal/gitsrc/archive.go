@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/longshore-run/longshore/internal/unpack"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 // What an archive may hold, and be.
@@ -31,7 +33,7 @@ func isArchive(segments []string) bool {
 }
 
 // archive is one attempt to download an archive and to unpack it.
-func (c *checkout) archive(ctx context.Context, dog *watchdog) (Result, error) {
+func (c *checkout) archive(ctx context.Context, dog *stall.Watch) (Result, error) {
 	file, err := os.CreateTemp("", "longshore-archive-")
 	if err != nil {
 		return Result{}, err
@@ -41,15 +43,15 @@ func (c *checkout) archive(ctx context.Context, dog *watchdog) (Result, error) {
 	if err := c.download(ctx, file, dog); err != nil {
 		return Result{}, err
 	}
-	dog.rest()
+	dog.Rest()
 	if err := unpack.Unpack(ctx, file, c.dir, unpack.Limits{Bytes: mostUnpacked, Files: mostUnpackedFiles}); err != nil {
 		return Result{}, err
 	}
 	return Result{}, checkRepoDir(c.req.Dir, c.req.RepoDir)
 }
 
-func (c *checkout) download(ctx context.Context, file *os.File, dog *watchdog) error {
-	from := c.openHTTP(dog.touch).(*httpLine)
+func (c *checkout) download(ctx context.Context, file *os.File, dog *stall.Watch) error {
+	from := c.openHTTP(dog.Touch).(*httpLine)
 	defer from.Close()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.at.String(), nil)
 	if err != nil {
@@ -61,14 +63,14 @@ func (c *checkout) download(ctx context.Context, file *os.File, dog *watchdog) e
 		return err
 	}
 	defer res.Body.Close()
-	body := counted{res.Body, dog.touch}
+	body := stall.ReadCloser(res.Body, dog.Touch)
 	if res.StatusCode != http.StatusOK {
 		return from.refusal(res)
 	}
 	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); kind == "text/html" {
 		return problem(KindArchive, "what answered is a web page and no archive", "Check the URL, and whether it needs credentials.")
 	}
-	n, err := io.Copy(file, &packReader{from: io.LimitReader(body, mostArchive+1), progress: c.progress, done: dog.rest})
+	n, err := io.Copy(file, &packReader{from: io.LimitReader(body, mostArchive+1), progress: c.progress, done: dog.Rest})
 	if err == nil && n > mostArchive {
 		err = problem(KindArchive, fmt.Sprintf("the archive is larger than %s", size(mostArchive)), "")
 	}

@@ -19,6 +19,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 // run validates, tries, and tries again after faults of the network.
@@ -124,8 +126,8 @@ func persist[T any](ctx context.Context, c *checkout, try func() (T, error)) (T,
 // once is one attempt. It begins and, when it fails, ends with an empty
 // directory.
 func (c *checkout) once(ctx context.Context) (result Result, err error) {
-	ctx, dog := watch(ctx, c.stall)
-	defer dog.stop()
+	ctx, dog := stall.New(ctx, c.stall, errStalled)
+	defer dog.Stop()
 	c.attempt = attempt{}
 	defer func() {
 		c.settleMirror(err == nil)
@@ -140,7 +142,7 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 	if c.req.Archive {
 		return c.archive(ctx, dog)
 	}
-	s, err := c.open(ctx, dog.touch)
+	s, err := c.open(ctx, dog.Touch)
 	if err != nil {
 		return Result{}, err
 	}
@@ -167,19 +169,19 @@ func (c *checkout) once(ctx context.Context) (result Result, err error) {
 			return Result{}, err
 		}
 		if plan != nil {
-			dog.rest()
+			dog.Rest()
 			return c.place(ctx, meta, repo, t, plan)
 		}
 	}
 	if err := c.fetchAll(ctx, s, t, meta, repo, dog); err != nil {
 		return Result{}, err
 	}
-	dog.rest()
+	dog.Rest()
 	return c.place(ctx, meta, repo, t, nil)
 }
 
 // fetchAll brings the wanted commit over with all its files.
-func (c *checkout) fetchAll(ctx context.Context, s *session, t target, meta *git.Repository, repo repository, dog *watchdog) error {
+func (c *checkout) fetchAll(ctx context.Context, s *session, t target, meta *git.Repository, repo repository, dog *stall.Watch) error {
 	switch {
 	case c.mirrored(s, t):
 		return c.bring(ctx, s, t, meta, repo, dog)
@@ -192,7 +194,7 @@ func (c *checkout) fetchAll(ctx context.Context, s *session, t target, meta *git
 
 // lookUp finds the commit that a short hash means, by the history alone: it
 // fetches all commits and no files, and keeps none of them.
-func (c *checkout) lookUp(ctx context.Context, s *session, t target, dog *watchdog) (target, error) {
+func (c *checkout) lookUp(ctx context.Context, s *session, t target, dog *stall.Watch) (target, error) {
 	c.progress.line("looking for commit %s in the history of all branches and tags", c.req.Commit)
 	meta, err := c.initialise(ctx, t)
 	if err != nil {
@@ -207,7 +209,7 @@ func (c *checkout) lookUp(ctx context.Context, s *session, t target, dog *watchd
 	if err != nil {
 		return target{}, err
 	}
-	dog.touch()
+	dog.Touch()
 	return target{want: hash, commit: hash}, emptyDir(c.req.Dir)
 }
 
@@ -256,7 +258,7 @@ func closeStore(meta *git.Repository) {
 }
 
 // fetch brings objects over.
-func (c *checkout) fetch(ctx context.Context, s *session, w wish, meta *git.Repository, repo repository, dog *watchdog) error {
+func (c *checkout) fetch(ctx context.Context, s *session, w wish, meta *git.Repository, repo repository, dog *stall.Watch) error {
 	response, err := s.talks.pack(ctx, w)
 	var remote *remoteError
 	if errors.As(err, &remote) {
@@ -281,7 +283,7 @@ func (c *checkout) fetch(ctx context.Context, s *session, w wish, meta *git.Repo
 	if c.entry != nil && w.filter == "" {
 		pack = io.TeeReader(pack, c.entry)
 	}
-	in := &packReader{from: pack, progress: c.progress, done: dog.rest}
+	in := &packReader{from: pack, progress: c.progress, done: dog.Rest}
 	if err := repo.add(ctx, in); err != nil {
 		return errors.Join(in.err, err)
 	}

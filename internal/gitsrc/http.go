@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 const (
@@ -114,7 +116,7 @@ func (s *httpLine) do(req *http.Request, want string) (*http.Response, error) {
 		return nil, err
 	}
 	s.touch()
-	res.Body = counted{res.Body, s.touch}
+	res.Body = stall.ReadCloser(res.Body, s.touch)
 	if res.StatusCode == http.StatusOK {
 		if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); kind != want {
 			res.Body.Close()

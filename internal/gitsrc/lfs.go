@@ -21,6 +21,8 @@ import (
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing/format/gitattributes"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 const (
@@ -377,8 +379,8 @@ func replaceFile(place string, p pointer, body io.Reader) error {
 // lfsDo sends a request and reads the answer, with an eye on the clock. The
 // headers come from the server; ours go to the repository's own host only.
 func (c *checkout) lfsDo(ctx context.Context, from *lfsServer, req *http.Request, header map[string]string, read func(io.Reader) error) (err error) {
-	ctx, dog := watch(ctx, c.stall)
-	defer dog.stop()
+	ctx, dog := stall.New(ctx, c.stall, errStalled)
+	defer dog.Stop()
 	defer func() {
 		if err != nil && errors.Is(context.Cause(ctx), errStalled) {
 			err = errors.Join(errStalled, err)
@@ -398,7 +400,7 @@ func (c *checkout) lfsDo(ctx context.Context, from *lfsServer, req *http.Request
 		return err
 	}
 	defer res.Body.Close()
-	body := counted{res.Body, dog.touch}
+	body := stall.ReadCloser(res.Body, dog.Touch)
 	if res.StatusCode == http.StatusOK {
 		return read(body)
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/go-git/go-git/v5/storage/memory"
 
 	"github.com/longshore-run/longshore/internal/mirror"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 const (
@@ -42,7 +44,7 @@ func (c *checkout) mirrored(s *session, t target) bool {
 //
 // That the server accepts our credentials was seen before; what it says about the
 // commits is what finds and opens entries.
-func (c *checkout) bring(ctx context.Context, s *session, t target, meta *git.Repository, repo repository, dog *watchdog) error {
+func (c *checkout) bring(ctx context.Context, s *session, t target, meta *git.Repository, repo repository, dog *stall.Watch) error {
 	proof := &proof{c: c, s: s}
 	if err := proof.history(ctx, t); err != nil {
 		return err
@@ -51,7 +53,7 @@ func (c *checkout) bring(ctx context.Context, s *session, t target, meta *git.Re
 	if err != nil {
 		return err
 	}
-	dog.touch()
+	dog.Touch()
 	if have != nil && have.Commit == t.commit.String() && t.want == t.commit {
 		c.progress.line("commit %s comes from the mirror", t.commit)
 		return nil
@@ -81,7 +83,7 @@ type found struct {
 
 // fromMirror puts the nearest commit that the mirror has into the repository. It
 // returns nil when there is none.
-func (c *checkout) fromMirror(ctx context.Context, p *proof, t target, meta *git.Repository, repo repository, dog *watchdog) (*found, error) {
+func (c *checkout) fromMirror(ctx context.Context, p *proof, t target, meta *git.Repository, repo repository, dog *stall.Watch) (*found, error) {
 	for _, commit := range p.commits {
 		raw, err := p.raw(commit.Hash)
 		if err != nil {
@@ -112,7 +114,7 @@ func (c *checkout) fromMirror(ctx context.Context, p *proof, t target, meta *git
 		if chain == nil || top.Commit != commit.Hash.String() || c.git == nil && len(chain) > 1 || !exact && top.Depth >= deepestEntry {
 			continue
 		}
-		dog.rest() // nothing comes from the server meanwhile
+		dog.Rest() // nothing comes from the server meanwhile
 		return top, c.unpackChain(ctx, chain, meta, repo)
 	}
 	return nil, nil

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
@@ -149,41 +148,4 @@ func isVersion2(in *bufio.Reader) bool {
 type joined struct {
 	io.Reader
 	io.Closer
-}
-
-// watchdog ends its context with errStalled when nothing has touched it for a
-// while.
-type watchdog struct {
-	timer  *time.Timer
-	after  time.Duration
-	cancel context.CancelCauseFunc
-}
-
-func watch(ctx context.Context, after time.Duration) (context.Context, *watchdog) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &watchdog{time.AfterFunc(after, func() { cancel(errStalled) }), after, cancel}
-}
-
-func (w *watchdog) touch() { w.timer.Reset(w.after) }
-
-// rest stops the clock: from here on no byte is waited for.
-func (w *watchdog) rest() { w.timer.Stop() }
-
-func (w *watchdog) stop() {
-	w.timer.Stop()
-	w.cancel(nil)
-}
-
-// counted calls touch for everything that r delivers.
-type counted struct {
-	io.ReadCloser
-	touch func()
-}
-
-func (c counted) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	if n > 0 {
-		c.touch()
-	}
-	return n, err
 }

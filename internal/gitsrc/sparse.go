@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 const (
@@ -193,7 +195,7 @@ func (c *checkout) maySparse(s *session, t target) bool {
 // fetchSparse fetches the commit with its folders but without its files, and
 // then the files that the project needs. It returns no plan when that is all of
 // them, which are then still to be fetched.
-func (c *checkout) fetchSparse(ctx context.Context, s *session, t target, meta *git.Repository, repo gitRepository, dog *watchdog) (*sparsePlan, error) {
+func (c *checkout) fetchSparse(ctx context.Context, s *session, t target, meta *git.Repository, repo gitRepository, dog *stall.Watch) (*sparsePlan, error) {
 	if err := c.fetch(ctx, s, wish{want: []plumbing.Hash{t.want}, shallow: true, filter: "blob:none"}, meta, repo, dog); err != nil {
 		return nil, err
 	}
@@ -216,7 +218,7 @@ func (c *checkout) fetchSparse(ctx context.Context, s *session, t target, meta *
 			all = "most of them are needed"
 			break
 		}
-		dog.touch()
+		dog.Touch()
 		if err := c.fetch(ctx, s, wish{want: hashes(files)}, meta, repo, dog); err != nil {
 			c.noFilter, c.refused = true, false // gives out no file by itself
 			return nil, err
@@ -228,7 +230,7 @@ func (c *checkout) fetchSparse(ctx context.Context, s *session, t target, meta *
 	if len(entries) >= fewFiles {
 		c.progress.line("all files are checked out: %s", all)
 	}
-	dog.touch()
+	dog.Touch()
 	return nil, nil
 }
 

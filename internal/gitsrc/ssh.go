@@ -17,6 +17,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 // stream is one connection in both directions.
@@ -98,9 +100,9 @@ func (c *checkout) openSSH(ctx context.Context, touch func()) (line, error) {
 
 // runSSH runs a command on the other side and returns what it prints.
 func (c *checkout) runSSH(ctx context.Context, command string) ([]byte, error) {
-	ctx, dog := watch(ctx, c.stall)
-	defer dog.stop()
-	client, closeAll, err := c.login(ctx, dog.touch)
+	ctx, dog := stall.New(ctx, c.stall, errStalled)
+	defer dog.Stop()
+	client, closeAll, err := c.login(ctx, dog.Touch)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/backend"
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 // Reasons of a StartError.
@@ -126,34 +127,18 @@ func (b *Backend) pull(ctx context.Context, want api.DockerImage, setup io.Write
 
 // pullOnce pulls an image, for as long as there is progress.
 func (b *Backend) pullOnce(ctx context.Context, name, auth string, setup io.Writer) error {
-	stall := fmt.Errorf("no progress for %v", b.config.PullStall)
-	pullCtx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watchdog := time.AfterFunc(b.config.PullStall, func() { cancel(stall) })
-	defer watchdog.Stop()
+	stalled := fmt.Errorf("no progress for %v", b.config.PullStall)
+	pullCtx, watch := stall.New(ctx, b.config.PullStall, stalled)
+	defer watch.Stop()
 	stream, err := b.client.ImagePull(pullCtx, name, image.PullOptions{RegistryAuth: auth})
 	if err == nil {
 		defer stream.Close()
-		err = copyProgress(setup, alive{stream, func() { watchdog.Reset(b.config.PullStall) }}, time.Now)
+		err = copyProgress(setup, stall.Reader(stream, watch.Touch), time.Now)
 	}
-	if err != nil && errors.Is(context.Cause(pullCtx), stall) {
-		return stall
+	if err != nil && errors.Is(context.Cause(pullCtx), stalled) {
+		return stalled
 	}
 	return err
-}
-
-// alive tells of every read that brings something.
-type alive struct {
-	io.Reader
-	tell func()
-}
-
-func (a alive) Read(p []byte) (int, error) {
-	n, err := a.Reader.Read(p)
-	if n > 0 {
-		a.tell()
-	}
-	return n, err
 }
 
 // failure is a kind of failed pull. Engines of all ages pass on a registry's

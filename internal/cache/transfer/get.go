@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 // Download is an object on its way. It must be closed.
@@ -149,11 +151,11 @@ func (g *get) request(parent context.Context, from, to int64) (*body, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, dog := watch(parent, g.o.Stall)
+	ctx, dog := stall.New(parent, g.o.Stall, errStalled)
 	b, err := g.ask(ctx, dog, url, from, to)
 	if err != nil {
 		err = g.o.plain(ctx, err)
-		dog.stop()
+		dog.Stop()
 		var status *StatusError
 		if errors.As(err, &status) && refused(status.Status) {
 			g.forget(url)
@@ -163,7 +165,7 @@ func (g *get) request(parent context.Context, from, to int64) (*body, error) {
 	return b, nil
 }
 
-func (g *get) ask(ctx context.Context, dog *watchdog, url string, from, to int64) (*body, error) {
+func (g *get) ask(ctx context.Context, dog *stall.Watch, url string, from, to int64) (*body, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, errors.New("the service gave a URL that is none")
@@ -181,10 +183,10 @@ func (g *get) ask(ctx context.Context, dog *watchdog, url string, from, to int64
 		return nil, err
 	}
 	b := &body{v: version{size: res.ContentLength, etag: res.Header.Get("ETag"), modified: res.Header.Get("Last-Modified")}}
-	b.Reader = touching{res.Body, dog.touch}
+	b.Reader = stall.Reader(res.Body, dog.Touch)
 	b.why = func(err error) error { return g.o.plain(ctx, broke(err)) }
 	b.close = func() {
-		dog.stop()
+		dog.Stop()
 		res.Body.Close()
 	}
 	switch res.StatusCode {

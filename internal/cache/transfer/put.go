@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"sync"
+
+	"github.com/longshore-run/longshore/internal/stall"
 )
 
 // Put stores size bytes of content as an object. Its length is sent with it: a
@@ -22,7 +24,7 @@ func Put(ctx context.Context, o Options, where URL, content io.ReaderAt, size in
 			return false, &refusal{err}
 		}
 		return false, o.put(ctx, url, size, func(touch func()) io.ReadCloser {
-			return io.NopCloser(touching{io.NewSectionReader(content, 0, size), touch})
+			return io.NopCloser(stall.Reader(io.NewSectionReader(content, 0, size), touch))
 		})
 	})
 }
@@ -50,7 +52,7 @@ func Stream(ctx context.Context, o Options, url string, write func(ctx context.C
 		w.CloseWithError(failed)
 	})
 	err := o.put(ctx, url, -1, func(touch func()) io.ReadCloser {
-		return sent{touching{r, touch}, func() error { return r.CloseWithError(errUnread) }} // closed, it lets nobody wait any more
+		return sent{stall.Reader(r, touch), func() error { return r.CloseWithError(errUnread) }} // closed, it lets nobody wait any more
 	})
 	if err != nil {
 		cancel(err)
@@ -80,17 +82,17 @@ func (s sent) Close() error { return s.close() }
 
 // put makes one request. Size is -1 when it is not known.
 func (o Options) put(parent context.Context, url string, size int64, open func(touch func()) io.ReadCloser) error {
-	ctx, dog := watch(parent, o.Stall)
-	defer dog.stop()
+	ctx, dog := stall.New(parent, o.Stall, errStalled)
+	defer dog.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url, http.NoBody)
 	if err != nil {
 		return errors.New("the service gave a URL that is none")
 	}
 	if size != 0 {
-		req.Body = open(dog.touch)
+		req.Body = open(dog.Touch)
 	}
 	if req.ContentLength = size; size >= 0 {
-		req.GetBody = func() (io.ReadCloser, error) { return open(dog.touch), nil }
+		req.GetBody = func() (io.ReadCloser, error) { return open(dog.Touch), nil }
 	}
 	// A request ends only when nobody reads its body any more.
 	defer context.AfterFunc(ctx, func() { req.Body.Close() })()

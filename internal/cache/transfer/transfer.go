@@ -171,36 +171,3 @@ func (o Options) persist(ctx context.Context, try func(ctx context.Context) (mov
 		}
 	}
 }
-
-// watchdog ends a context when touch was not called for a while.
-type watchdog struct {
-	timer  *time.Timer
-	after  time.Duration
-	cancel context.CancelCauseFunc
-}
-
-func watch(ctx context.Context, after time.Duration) (context.Context, *watchdog) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &watchdog{time.AfterFunc(after, func() { cancel(errStalled) }), after, cancel}
-}
-
-func (w *watchdog) touch() { w.timer.Reset(w.after) }
-
-func (w *watchdog) stop() {
-	w.timer.Stop()
-	w.cancel(nil)
-}
-
-// touching calls touch for everything that is read.
-type touching struct {
-	io.Reader
-	touch func()
-}
-
-func (t touching) Read(p []byte) (int, error) {
-	n, err := t.Reader.Read(p)
-	if n > 0 {
-		t.touch()
-	}
-	return n, err
-}
