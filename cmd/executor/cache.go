@@ -35,7 +35,7 @@ func (p *program) cache() *cobra.Command {
 			"Whatever goes wrong, these commands end with 0: a deployment does not fail because of its cache.\n\n" +
 			"The cache is the one that the file LONGSHORE_CACHE_FILE names, else that of the service: LONGSHORE_SERVICE_URL with\n" +
 			"LONGSHORE_JOB_TOKEN, else PULUMI_BACKEND_URL with PULUMI_ACCESS_TOKEN. What was restored is remembered for the\n" +
-			"commands that follow in the file LONGSHORE_CACHE_STATE.",
+			"commands that follow in the file LONGSHORE_CACHE_STATE, where the executor also finds what to tell the agent's metrics.",
 		RunE: unknownCommand,
 	})
 	add := func(use, short string, do func(j *jobCache, ctx context.Context, dir string)) {
@@ -138,9 +138,13 @@ func (p *program) cacheService(stack string) (api.JobCache, error) {
 	return api.JobCache{}, errors.New("no service is known: PULUMI_BACKEND_URL and PULUMI_ACCESS_TOKEN are not both set")
 }
 
+// plugins is the manager of the recipe of Pulumi's plugins.
+const plugins = "plugins"
+
 // keptState is what the cache commands of a job and its installation tell each
-// other.
+// other, and the executor.
 type keptState struct {
+	executor.CacheState
 	Entries []keptEntry `json:"entries"`
 	Failed  bool        `json:"failed,omitempty"` // the installation did
 }
@@ -148,7 +152,25 @@ type keptState struct {
 type keptEntry struct {
 	Recipe   deps.Recipe   `json:"recipe"`
 	Restored cache.Outcome `json:"restored"`
-	Names    []string      `json:"names,omitempty"` // in the folders, once they were restored
+	Names    []string      `json:"names,omitempty"` // of plugins: in the folders, once they were restored
+}
+
+// count adds what came of an entry to what the agent's metrics get.
+func (s *keptState) count(action api.CacheAction, manager string, o cache.Outcome) {
+	counted := api.CacheOutcome{Action: action, Manager: manager, Took: api.Duration(o.Took.Round(time.Millisecond))}
+	switch o.Result {
+	case cache.Hit:
+		counted.Result, counted.Bytes = api.CacheHit, o.Size
+	case cache.PartialHit:
+		counted.Result, counted.Bytes = api.CachePartial, o.Size
+	case cache.Saved:
+		counted.Result, counted.Bytes = api.CacheSaved, o.Size
+	case cache.Miss:
+		counted.Result = api.CacheMiss
+	default:
+		counted.Result = api.CacheSkipped
+	}
+	s.Outcomes = append(s.Outcomes, counted)
 }
 
 // installed reports whether what an installer made is in its place.
@@ -181,7 +203,7 @@ func (p *program) writeState(s *keptState) error {
 		err = os.WriteFile(path, content, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("remember what was restored: %w", err)
+		return fmt.Errorf("remember what came of it: %w", err)
 	}
 	return nil
 }
@@ -200,6 +222,9 @@ func (j *jobCache) restore(ctx context.Context, dir string) {
 		j.say("", cache.Recipe{}.Skip("this project needs no packages and no plugins"))
 	}
 	state := &keptState{}
+	if before := j.readState(); before != nil { // of another project of the job
+		state.CacheState = before.CacheState
+	}
 	for _, r := range recipes {
 		e := keptEntry{Recipe: r}
 		switch why := j.unfit(r); {
@@ -214,9 +239,12 @@ func (j *jobCache) restore(ctx context.Context, dir string) {
 					e.Restored.Result, e.Restored.Reason = cache.Miss, "it cannot be used here: "+err.Error()
 				}
 			}
-			e.Names = names(r)
+			if r.Manager == plugins {
+				e.Names = names(r)
+			}
 		}
 		j.say(r.Manager, e.Restored)
+		state.count(api.CacheRestore, r.Manager, e.Restored)
 		state.Entries = append(state.Entries, e)
 	}
 	if err := j.writeState(state); err != nil {
@@ -230,22 +258,25 @@ func (j *jobCache) save(ctx context.Context, dir string) {
 		return
 	}
 	state := j.readState()
-	if state == nil { // nothing was restored
+	if state == nil {
+		state = &keptState{}
+	}
+	entries := state.Entries
+	if len(entries) == 0 { // nothing was restored
 		recipes, err := j.recipes(ctx, dir)
 		if err != nil {
 			j.say("", cache.Recipe{}.Skip(err.Error()))
 			return
 		}
-		state = &keptState{}
 		for _, r := range recipes {
-			state.Entries = append(state.Entries, keptEntry{Recipe: r})
+			entries = append(entries, keptEntry{Recipe: r})
 		}
 	}
-	for _, e := range state.Entries {
+	for _, e := range entries {
 		r, restored := recipe(e.Recipe), e.Restored
 		have := names(e.Recipe)
 		// Plugins come as the operation asks for them, whatever the key says.
-		if r.Manager == "plugins" && restored.Result == cache.Hit && !slices.Equal(have, e.Names) {
+		if r.Manager == plugins && restored.Result == cache.Hit && !slices.Equal(have, e.Names) {
 			restored = cache.Outcome{}
 		}
 		var o cache.Outcome
@@ -260,6 +291,10 @@ func (j *jobCache) save(ctx context.Context, dir string) {
 			o = j.cache.Save(ctx, r, restored)
 		}
 		j.say(r.Manager, o)
+		state.count(api.CacheSave, r.Manager, o)
+	}
+	if err := j.writeState(state); err != nil {
+		j.say("", cache.Recipe{}.Skip(err.Error()))
 	}
 }
 

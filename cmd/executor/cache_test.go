@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,11 +14,13 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longshore-run/longshore/internal/api"
 	"github.com/longshore-run/longshore/internal/blob"
 	"github.com/longshore-run/longshore/internal/cachestore"
+	"github.com/longshore-run/longshore/internal/executor"
 	"github.com/longshore-run/longshore/internal/jobcache"
 	"github.com/longshore-run/longshore/internal/testkit"
 )
@@ -123,6 +126,25 @@ func (j *job) does(command string, wants ...string) {
 	}
 }
 
+// counts checks what the agent's metrics would get, less bytes and time.
+func (j *job) counts(wants ...string) {
+	j.t.Helper()
+	content, err := os.ReadFile(filepath.Join(j.dir, "..", "state.json"))
+	check(j.t, err)
+	var state executor.CacheState
+	check(j.t, json.Unmarshal(content, &state))
+	var got []string
+	for _, o := range state.Outcomes {
+		got = append(got, fmt.Sprintf("%s %s %s", o.Action, o.Manager, o.Result))
+		if moved := o.Bytes > 0; moved == (o.Result == api.CacheMiss || o.Result == api.CacheSkipped) || !o.Believable() {
+			j.t.Errorf("%+v cannot be", o)
+		}
+	}
+	if diff := cmp.Diff(wants, got); diff != "" {
+		j.t.Errorf("counted (-want +got):\n%s", diff)
+	}
+}
+
 func (j *job) has(name string) {
 	j.t.Helper()
 	if _, err := os.Stat(filepath.Join(j.dir, name)); err != nil {
@@ -154,12 +176,14 @@ func TestTheCacheOfNpm(t *testing.T) {
 	first.does("cache restore", "cache: npm: miss: npm-installed-linux-", "cache: npm: miss: npm-linux-")
 	first.does("dependencies download", "$ npm ci\n")
 	first.does("cache save", "cache: npm: saved: npm-installed-", "cache: npm: saved: npm-linux-")
+	first.counts("restore npm miss", "restore npm miss", "save npm saved", "save npm saved")
 
 	second := k.job(files)
 	second.does("cache restore", "cache: npm: hit: npm-installed-", "cache: npm: skipped: npm-linux-", "not needed")
 	second.does("dependencies download", "node_modules was kept and is what package-lock.json says")
 	second.has("node_modules/is-odd/package.json")
 	second.does("cache save", "cache: npm: skipped: npm-installed-", "restored from this entry", "cache: npm: skipped: npm-linux-")
+	second.counts("restore npm hit", "restore npm skipped", "save npm skipped", "save npm skipped")
 
 	// A script of the project is npm's to run.
 	plain := files["package.json"]
@@ -188,6 +212,7 @@ func TestTheCacheOfNpm(t *testing.T) {
 	third.does("cache restore", "cache: npm: miss: npm-installed-", "cache: npm: partial hit: npm-linux-", "there is no entry npm-linux-")
 	third.does("dependencies download", "$ npm ci\n")
 	third.does("cache save", "cache: npm: saved: npm-installed-", "cache: npm: saved: npm-linux-")
+	third.counts("restore npm miss", "restore npm partial", "save npm saved", "save npm saved")
 }
 
 func TestTheCacheOfGo(t *testing.T) {
@@ -278,6 +303,7 @@ func TestTheCacheOfPlugins(t *testing.T) {
 	second.does("cache save", "restored from this entry")
 	plugin(second, "resource-aws-v6.0.0") // the key did not tell
 	second.does("cache save", "cache: plugins: saved: plugins-linux-")
+	second.counts("restore plugins hit", "save plugins skipped", "save plugins saved")
 }
 
 func TestACacheFailsNothing(t *testing.T) {

@@ -74,6 +74,9 @@ type Report struct {
 	// Signalled is true once a signal has asked the executor to end its job: its
 	// agent's, or that of whatever else may stop what the job runs in.
 	Signalled bool `json:"signalled,omitempty"`
+	// Cache is what came of the entries of the dependency cache, in the words of
+	// commands of the job. It is for metrics alone.
+	Cache CacheOutcomes `json:"cache,omitempty"`
 }
 
 // Outcome is how a job ended, in the executor's words.

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/longshore-run/longshore/internal/api"
 )
 
 // MaxKey is the most characters that a key may have. A file system that takes
@@ -64,8 +66,7 @@ func projectOf(name string) (string, bool) {
 // managerOf returns the first word of a key, by which entries are counted.
 func managerOf(key string) string {
 	word, _, _ := strings.Cut(key, "-")
-	switch word {
-	case "npm", "yarn", "pnpm", "bun", "pip", "uv", "poetry", "go", "dotnet", "maven", "gradle", "plugins":
+	if api.KnownManager(word) {
 		return word
 	}
 	return "other" // whoever has a job's token can make up words

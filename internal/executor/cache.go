@@ -2,9 +2,12 @@ package executor
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -19,7 +22,47 @@ const (
 	stepInstall = "Download dependencies"
 )
 
-const cacheName = "cache.json"
+const (
+	cacheName      = "cache.json"
+	cacheStateName = "cache-state.json"
+	// maxCacheState bounds what is read of the state: steps can write there. The
+	// commands write some kilobytes.
+	maxCacheState = 1 << 20
+)
+
+// CacheState is the part of the file at EnvCacheState that Run reads at the end
+// of a job, to put it into its Report.
+type CacheState struct {
+	Outcomes api.CacheOutcomes `json:"outcomes,omitempty"`
+}
+
+// readCacheOutcomes returns what the commands of the cache have left at path, and
+// nothing of what they cannot have written.
+func readCacheOutcomes(path string) (api.CacheOutcomes, error) {
+	content, err := readRegular(path, maxCacheState)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // the job has used no cache
+	}
+	if err != nil {
+		return nil, err
+	}
+	var state CacheState
+	if err := json.Unmarshal(content, &state); err != nil {
+		return nil, withoutValue(err)
+	}
+	return slices.DeleteFunc(state.Outcomes, func(o api.CacheOutcome) bool {
+		return !o.Believable() || !api.KnownManager(o.Manager) || !o.Result.Known(o.Action)
+	}), nil
+}
+
+// cacheOutcomes is readCacheOutcomes for the job: what is lost is a number.
+func (e *execution) cacheOutcomes() api.CacheOutcomes {
+	outcomes, err := readCacheOutcomes(filepath.Join(e.private, cacheStateName))
+	if err != nil {
+		e.Log.Warn("what the dependency cache did for the job is not counted", zap.Error(err))
+	}
+	return outcomes
+}
 
 // writeCache writes how the agent's dependency cache is reached where only this
 // user can read it, for the commands that use it, and returns the path.

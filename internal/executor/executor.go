@@ -46,7 +46,7 @@ const (
 	EnvExecutor = "LONGSHORE_EXECUTOR"     // path of the executor, for scripts to call
 	EnvPid      = "LONGSHORE_EXECUTOR_PID" // its process id, for what must not outlive it
 	// EnvCacheState is the path of a file in which the commands of the cache and
-	// the installation leave word for each other.
+	// the installation leave word for each other, and for Run.
 	EnvCacheState = "LONGSHORE_CACHE_STATE"
 	EnvCacheFile  = "LONGSHORE_CACHE_FILE"   // the path of a file with how the agent's dependency cache is reached
 	EnvOIDC       = "PULUMI_OIDC_TOKEN"      // the deployment's OIDC token (PROTOCOL 3.4)
@@ -218,7 +218,7 @@ func (e *execution) run(ctx context.Context, bad error) int {
 	} else {
 		res = workflow.Run(ctx, workflow.NewPlan(e.input()), e.workflowOptions())
 	}
-	e.report.end(res.Outcome, res.Message)
+	e.report.end(res.Outcome, res.Message, e.cacheOutcomes())
 	delivered := e.deliver(deliverCtx, giveUp)
 	e.Log.Info("job ended", zap.String("outcome", string(res.Outcome)), zap.Int("step", res.Step), zap.Bool("delivered", delivered))
 	if !delivered && deliverCtx.Err() != nil {
@@ -283,7 +283,7 @@ func (e *execution) input() workflow.Input {
 			env[EnvOIDCFile] = path
 		}
 	}
-	env[EnvCacheState] = filepath.Join(e.private, "cache-state.json")
+	env[EnvCacheState] = filepath.Join(e.private, cacheStateName)
 	if path := e.writeCache(); path != "" {
 		env[EnvCacheFile] = path
 	}

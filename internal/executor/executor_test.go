@@ -467,3 +467,27 @@ func TestTheCacheOfTheAgent(t *testing.T) {
 		t.Errorf("log %q shows the token", log)
 	}
 }
+
+func TestWhatTheCacheDidIsInTheReport(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		script string
+		want   api.CacheOutcomes
+	}{
+		"an outcome": {
+			`echo '{"outcomes":[{"action":"save","manager":"go","result":"saved","bytes":5,"took":"2s"}]}' > "$LONGSHORE_CACHE_STATE"`,
+			api.CacheOutcomes{{Action: api.CacheSave, Manager: "go", Result: api.CacheSaved, Bytes: 5, Took: api.Duration(2 * time.Second)}},
+		},
+		"nothing":               {"true", nil},
+		"a pipe does not block": {`mkfifo "$LONGSHORE_CACHE_STATE"`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := start(t, newService(t), definition(tc.script), nil)
+			e.expect(api.ExitSucceeded, api.OutcomeSucceeded, true)
+			if diff := cmp.Diff(tc.want, e.report().Cache); diff != "" {
+				t.Errorf("report (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

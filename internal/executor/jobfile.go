@@ -73,15 +73,15 @@ const fromStdin = "-"
 
 func readJobFile(path string, stdin io.Reader) ([]byte, error) {
 	if path != fromStdin {
-		return readRegular(path)
+		return readRegular(path, maxJobFile)
 	}
 	if stdin == nil {
 		stdin = os.Stdin
 	}
-	return readBounded(stdin, "standard input")
+	return readBounded(stdin, maxJobFile, "standard input")
 }
 
-func readRegular(path string) ([]byte, error) {
+func readRegular(path string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -94,16 +94,16 @@ func readRegular(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	return readBounded(f, path)
+	return readBounded(f, most, path)
 }
 
-func readBounded(r io.Reader, name string) ([]byte, error) {
-	content, err := io.ReadAll(io.LimitReader(r, maxJobFile+1))
+func readBounded(r io.Reader, most int64, name string) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(content) > maxJobFile {
-		return nil, fmt.Errorf("%s is larger than %d MiB", name, maxJobFile>>20)
+	if int64(len(content)) > most {
+		return nil, fmt.Errorf("%s is larger than %d MiB", name, most>>20)
 	}
 	return content, nil
 }

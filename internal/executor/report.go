@@ -27,8 +27,8 @@ func (f *reportFile) step(index int, s api.StepStatus) {
 	f.change(func(r *api.Report) { r.Step, r.Status, r.Delivered = index, s, false })
 }
 
-func (f *reportFile) end(o api.Outcome, message string) {
-	f.change(func(r *api.Report) { r.Outcome, r.Message = o, message })
+func (f *reportFile) end(o api.Outcome, message string, cache api.CacheOutcomes) {
+	f.change(func(r *api.Report) { r.Outcome, r.Message, r.Cache = o, message, cache })
 }
 
 func (f *reportFile) signalled() {

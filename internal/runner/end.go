@@ -34,6 +34,7 @@ func (j *run) end(ctx context.Context, v verdict) string {
 			j.log.Warn("the end of the job is not noted", zap.Error(err))
 		}
 	}
+	j.o.Metrics.cache.count(j.cached) // once: whoever goes on from the note has not seen the report
 	var cleaning sync.WaitGroup
 	keep := v.failed && j.o.KeepFailed
 	unsafe := j.salvage(ctx)

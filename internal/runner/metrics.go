@@ -32,6 +32,49 @@ type Metrics struct {
 	unremoved  prometheus.Counter
 	adopted    prometheus.Counter
 	swept      prometheus.Counter
+	cache      cacheMetrics
+}
+
+// cacheMetrics count what the dependency cache did for jobs, whoever keeps it.
+// They are not those of a cache that the agent itself keeps.
+type cacheMetrics struct{ restores, saves, bytes, seconds *prometheus.CounterVec }
+
+func newCacheMetrics() cacheMetrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "longshore_agent", Subsystem: "job_cache", Name: name, Help: help}, labels)
+	}
+	return cacheMetrics{
+		restores: counter("restores_total", "Entries of the dependency cache that jobs were to restore, by package manager and result: hit, partial, miss or skipped.", "manager", "result"),
+		saves:    counter("saves_total", "Entries that jobs were to save, by package manager and result: saved or skipped.", "manager", "result"),
+		bytes:    counter("bytes_total", "Bytes of the entries that were restored or saved, as they are stored.", "manager", "direction"),
+		seconds:  counter("seconds_total", "Time that jobs took to restore or save, also for what was a miss.", "manager", "direction"),
+	}
+}
+
+// other stands for words that are not ours: a job may have written them.
+const other = "other"
+
+// count counts the outcomes of one job.
+func (m cacheMetrics) count(outcomes api.CacheOutcomes) {
+	for _, o := range outcomes {
+		if !o.Believable() {
+			continue
+		}
+		manager, result := o.Manager, string(o.Result)
+		if !api.KnownManager(manager) {
+			manager = other
+		}
+		if !o.Result.Known(o.Action) {
+			result = other
+		}
+		done := m.restores
+		if o.Action == api.CacheSave {
+			done = m.saves
+		}
+		done.WithLabelValues(manager, result).Inc()
+		m.bytes.WithLabelValues(manager, string(o.Action)).Add(float64(o.Bytes))
+		m.seconds.WithLabelValues(manager, string(o.Action)).Add(o.Took.Std().Seconds())
+	}
 }
 
 // NewMetrics makes the metrics and registers them with reg, which may be nil.
@@ -64,6 +107,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "longshore_agent_swept_total",
 		Help: "Things that jobs of before had left behind and that were removed.",
 	})
+	m.cache = newCacheMetrics()
 	for _, o := range []string{
 		string(api.OutcomeSucceeded), string(api.OutcomeStepFailed), outcomeBadDefinition, outcomeCancelled,
 		outcomeTimedOut, string(api.OutcomeServiceLost), outcomeCrashed, outcomeOutOfMemory, outcomeRemoved, outcomeStopped,
@@ -73,7 +117,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.jobs.WithLabelValues(o)
 	}
 	if reg != nil {
-		reg.MustRegister(m.jobs, m.jobSeconds, m.setup, m.unremoved, m.adopted, m.swept)
+		reg.MustRegister(m.jobs, m.jobSeconds, m.setup, m.unremoved, m.adopted, m.swept,
+			m.cache.restores, m.cache.saves, m.cache.bytes, m.cache.seconds)
 	}
 	return m
 }

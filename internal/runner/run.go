@@ -35,9 +35,10 @@ type run struct {
 	def      api.JobDefinition
 	// delivered says that the executor has delivered its whole log.
 	delivered bool
-	ended     bool // end was called
-	unsaid    bool // the service does not know the end yet
-	said      bool // the last words are in the stream of the agent
+	cached    api.CacheOutcomes // of the job that this process saw end
+	ended     bool              // end was called
+	unsaid    bool              // the service does not know the end yet
+	said      bool              // the last words are in the stream of the agent
 }
 
 func newRun(o *Options, log *zap.Logger, entry ledger.Entry) *run {

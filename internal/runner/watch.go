@@ -123,10 +123,11 @@ func (j *run) supervise(ctx, jobCtx context.Context) verdict {
 	}
 }
 
-// conclude judges the end of the workload, and notes whether its log is whole.
+// conclude judges the end of the workload, and notes whether its log is whole
+// and what the cache did.
 func (j *run) conclude(e ending, cause error) verdict {
 	if report := believable(e.exit.Report); report != nil {
-		j.delivered = report.Delivered
+		j.delivered, j.cached = report.Delivered, report.Cache
 		if j.resumed {
 			report.Signalled = false // the process before this one may have told it
 		}
