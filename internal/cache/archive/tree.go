@@ -288,6 +288,14 @@ func (f *file) finish() error {
 			return f.in.error("chmod", f.name, err)
 		}
 	}
+	if spec, err := unix.TimeToTimespec(f.modified); err == nil {
+		switch can, err := setTimes(f.fd, spec); {
+		case can && err != nil:
+			return f.in.error("set the time of", f.name, err)
+		case can:
+			return nil
+		}
+	}
 	return f.in.setTime(f.name, f.modified)
 }
 
