@@ -59,7 +59,8 @@ func cacheSpeed(ctx context.Context, b *bench, out io.Writer) error {
 		"put to and got from a server on loopback that keeps it in a file of the same disk. Interleaved. What is saved is in the page cache, as an\n"+
 		"install leaves it; the archives that are restored are not. Each restore goes into a new directory of a fresh ext4 with a journal (in a file,\n"+
 		"where root may mount it): without a journal, ext4 passes over each inode that was freed within the last minutes, and where many were,\n"+
-		"creating files takes ten times as long, with ours and with the floor. Memory is the peak resident memory of our process.\n\n")
+		"creating files takes ten times as long, with ours and with the floor. Memory is the peak resident memory of our process.\n"+
+		"Only ours pays for a transfer, with a server on the same processors: that tells where the archive is large and there are few files.\n\n")
 	fmt.Fprint(out, "| what | samples | floor p50 | floor p95 | ours p50 | ours p95 | ratio p50 | memory | archive, floor | archive, ours |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	var verdicts strings.Builder
 	for _, what := range [][2]string{{"node_modules", nodeModules}, {"Go module cache", modules}} {
