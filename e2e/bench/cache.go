@@ -168,7 +168,7 @@ func measureCache(ctx context.Context, b *bench, out io.Writer, verdicts io.Writ
 // freshDisk is a directory on a file system of its own, where this user may mount
 // one, or else just a directory.
 func freshDisk(ctx context.Context, dir string) (at string, remove func(), err error) {
-	at, err = os.MkdirTemp(dir, "b7-")
+	at, err = os.MkdirTemp(dir, "disk-")
 	if err != nil {
 		return "", nil, err
 	}

@@ -40,7 +40,12 @@ type taking struct {
 // source is B6: checking out one commit of a large repository.
 func source(ctx context.Context, b *bench, out io.Writer) error {
 	folders, commits := b.samples(500, 50), b.samples(200, 10)
-	root := filepath.Join(b.dir, "b6")
+	disk, remove, err := freshDisk(ctx, b.dir)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	root := filepath.Join(disk, "b6")
 	bare, err := largeRepository(ctx, root, folders, commits)
 	if err != nil {
 		return err
@@ -59,7 +64,7 @@ func source(ctx context.Context, b *bench, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	repository, dir := server.URL+"/large.git", filepath.Join(b.dir, "b6-work")
+	repository, dir := server.URL+"/large.git", filepath.Join(disk, "b6-work")
 	far, err := overLink(handler)
 	if err != nil {
 		return err
@@ -131,7 +136,7 @@ func source(ctx context.Context, b *bench, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%d files, %s objects in the history, over loopback HTTP from `git http-backend`, interleaved. Memory is the peak of all\n"+
 		"processes together, looked at every 20 ms, what they share counted once, and of the executor by itself. The link has\n"+
-		"100 Mbit/s and waits 20 ms before each request.\n\n", folders*sourceFolder, objectCount(objects))
+		"100 Mbit/s and waits 20 ms before each request. All is on a fresh ext4 in a file, where root may mount it.\n\n", folders*sourceFolder, objectCount(objects))
 	fmt.Fprintf(out, "| | samples | p50 | p95 | memory | executor |\n|---|---|---|---|---|---|\n")
 	for _, name := range order {
 		self := "-"
