@@ -6,6 +6,7 @@ package testkit
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
@@ -71,7 +72,7 @@ func namespaces() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	name := fmt.Sprintf("longshore-probe-%d", os.Getpid())
+	name := "longshore-probe-" + strings.ToLower(rand.Text()) // tests look at the same time
 	for _, verb := range []string{"add", "delete"} {
 		if out, err := exec.CommandContext(ctx, ip, "netns", verb, name).CombinedOutput(); err != nil {
 			return fmt.Errorf("ip netns %s: %w: %s", verb, err, strings.TrimSpace(string(out)))
