@@ -9,13 +9,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // found is a process of a job, as the machine shows it.
 type found struct {
-	pid      int
-	job      string // its id
-	executor bool   // the executor itself, and not what it started
+	pid       int
+	container string // in whose place it is, on the docker target
+	job       string // its id
+	executor  bool   // the executor itself, and not what it started
 }
 
 // host is the target whose jobs are processes.
@@ -35,6 +37,10 @@ func (h host) executors(context.Context) ([]found, error) {
 		}
 	}
 	return executors, nil
+}
+
+func (h host) kill(_ context.Context, executor found) error {
+	return syscall.Kill(executor.pid, syscall.SIGKILL)
 }
 
 func (h host) left(context.Context) (left []string, err error) {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/longshore-run/longshore/e2e/rig"
 )
@@ -19,6 +17,8 @@ type target interface {
 	environment() []string
 	// executors are those that are alive.
 	executors(ctx context.Context) ([]found, error)
+	// kill kills one of them, and only it.
+	kill(ctx context.Context, executor found) error
 	// left is what there is of jobs, which is nothing once all have ended.
 	left(ctx context.Context) ([]string, error)
 }
@@ -54,19 +54,22 @@ func (e engine) executors(ctx context.Context) ([]found, error) {
 	// others are printed.
 	out, err := exec.CommandContext(ctx, "docker", append([]string{
 		"inspect", "--format",
-		`{{.State.Pid}} {{index .Config.Labels "run.longshore.job"}}`,
+		`{{if .State.Running}}{{.Id}} {{index .Config.Labels "run.longshore.job"}}{{end}}`,
 	}, ids...)...).Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return nil, err
 	}
 	for line := range strings.Lines(string(out)) {
-		pid, job, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if n, err := strconv.Atoi(pid); err == nil && n > 0 { // 0: it does not run
-			all = append(all, found{pid: n, job: job, executor: true})
+		if id, job, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			all = append(all, found{container: id, job: job, executor: true})
 		}
 	}
 	return all, nil
+}
+
+func (e engine) kill(ctx context.Context, executor found) error {
+	return exec.CommandContext(ctx, "docker", "kill", executor.container).Run()
 }
 
 func (e engine) left(ctx context.Context) (left []string, err error) {
@@ -95,7 +98,7 @@ func (t *torture) killExecutor(ctx context.Context, which int) (name string) {
 	t.mu.Lock()
 	t.killed[victim.job] = true // first: whoever looks must not find it dead and not noted
 	t.mu.Unlock()
-	if syscall.Kill(victim.pid, syscall.SIGKILL) != nil {
+	if t.target.kill(ctx, victim) != nil {
 		return ""
 	}
 	return "executor of job " + victim.job

@@ -39,6 +39,10 @@ func TestEveryPromiseHoldsUnderFaults(t *testing.T) {
 			if err := report.Err(); err != nil {
 				t.Error(err)
 			}
+			// What kills everything before it has begun keeps every promise.
+			if ran := report.Ends["succeeded"]; ran < report.Options.Deployments/2 {
+				t.Errorf("%d of %d deployments succeeded: the faults left nothing to look at", ran, report.Options.Deployments)
+			}
 		})
 	}
 }
